@@ -170,8 +170,8 @@ pub mod runtime {
 /// Routes, publishers and subscribers.
 pub mod transport {
     pub use outbox_core::transport::{
-        Batch, Decoded, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt, Route,
-        Selector, Subscriber, event_type, everything, publish_all, topic,
+        Batch, Decoded, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt,
+        Route, Selector, Subscriber, event_type, everything, publish_all, topic,
     };
 
     #[doc(hidden)]

@@ -5,7 +5,6 @@ use crate::{
     event::{EventId, Headers, LetterId, Message, MessageParts, SENSITIVE, Timestamp, cloudevents},
     runtime::{TIME_LIMIT, catch_unwind},
 };
-use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize, Serializer, ser::Error};
 use std::{fmt, str::FromStr, sync::Arc};
@@ -197,16 +196,9 @@ fn as_cloud_event<S: Serializer>(
 ) -> Result<S::Ok, S::Error> {
     let event = message
         .as_ref()
-        .map(|message| serde_json::from_slice::<serde_json::Value>(&cloudevents::to_json(message)));
-    let mut event = event.transpose().map_err(S::Error::custom)?;
-    // What a codec has encoded may happen to be a text, and says nothing as one.
-    if let Some(message) = message.as_ref().filter(|message| message.encoding().is_some())
-        && let Some(members) = event.as_mut().and_then(serde_json::Value::as_object_mut)
-        && members.remove("data").is_some()
-    {
-        members.insert("data_base64".to_owned(), STANDARD.encode(&message.payload).into());
-    }
-    event.serialize(serializer)
+        .map(cloudevents::to_shown_json)
+        .map(|json| serde_json::from_slice::<serde_json::Value>(&json));
+    event.transpose().map_err(S::Error::custom)?.serialize(serializer)
 }
 
 impl DeadLetter {
@@ -292,6 +284,7 @@ mod shown {
         event::{PAYLOAD_CODEC, PAYLOAD_KEY},
         testing::transport::full,
     };
+    use base64::{Engine, engine::general_purpose::STANDARD};
 
     #[test]
     fn of_a_sensitive_message_operators_see_neither_payload_nor_headers_nor_errors() {

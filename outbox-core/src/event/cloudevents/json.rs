@@ -13,6 +13,28 @@ use std::fmt;
 /// A JSON payload is embedded byte for byte as `data`, a text in UTF-8 as a string, anything else as `data_base64`.
 #[must_use]
 pub fn to_json(message: &Message) -> Bytes {
+    let mut out = written_attributes(message);
+    if !message.payload.is_empty() {
+        write_data(message, &mut out);
+    }
+    out.push('}');
+    Bytes::from(out)
+}
+
+/// Writes a message as one JSON object for operators: as [`to_json`] does, but for a payload that a codec has encoded. That is
+/// `data_base64` whatever it looks like, since as text it says nothing.
+pub(crate) fn to_shown_json(message: &Message) -> Bytes {
+    if message.encoding().is_none() {
+        return to_json(message);
+    }
+    let mut out = written_attributes(message);
+    write_bytes(message, &mut out);
+    out.push('}');
+    Bytes::from(out)
+}
+
+/// Writes the object up to its last attribute.
+fn written_attributes(message: &Message) -> String {
     let mut out = String::with_capacity(512 + message.payload.len() * 4 / 3);
     for (name, value) in attributes(message) {
         out.push(if out.is_empty() { '{' } else { ',' });
@@ -20,11 +42,7 @@ pub fn to_json(message: &Message) -> Bytes {
         out.push(':');
         out.push_str(&Value::from(&*value).to_string());
     }
-    if !message.payload.is_empty() {
-        write_data(message, &mut out);
-    }
-    out.push('}');
-    Bytes::from(out)
+    out
 }
 
 fn write_data(message: &Message, out: &mut String) {
@@ -43,6 +61,10 @@ fn write_data(message: &Message, out: &mut String) {
         out.push_str(&Value::from(text).to_string());
         return;
     }
+    write_bytes(message, out);
+}
+
+fn write_bytes(message: &Message, out: &mut String) {
     out.push_str(",\"data_base64\":\"");
     STANDARD.encode_string(&message.payload, out);
     out.push('"');

@@ -18,6 +18,7 @@ mod json;
 mod plain;
 mod read;
 
+pub(crate) use json::to_shown_json;
 pub use json::{from_json, to_json};
 pub use plain::PlainJson;
 pub use read::{check, from_attributes, identity, key_of};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Names on the wire, of standards and of our own. A crate spells each in one place, and the rest of it takes it from
 /// there.
-const WIRE_NAMES: [&str; 44] = [
+const WIRE_NAMES: [&str; 46] = [
     "specversion",
     "datacontenttype",
     "dataschema",
@@ -22,6 +22,8 @@ const WIRE_NAMES: [&str; 44] = [
     "sagaconsumer",
     "sagacommand",
     "outboxretry",
+    "payloadcodec",
+    "payloadkey",
     "application/cloudevents+json",
     "application/cloudevents-batch+json",
     "webhook-id",

@@ -182,6 +182,7 @@ fn every_state_of_a_deferred_delivery_has_an_explanation() {
         Some(Some(Awaited::Type { name: EVIL.to_owned(), version: 2 })),
         Some(Some(Awaited::Type { name: "order.placed".to_owned(), version: 1 })),
         Some(Some(Awaited::Saga { name: EVIL.to_owned(), version: 2 })),
+        Some(Some(Awaited::key("aead", EVIL))),
     ];
     for instances in &instances {
         for awaited in &awaited {
