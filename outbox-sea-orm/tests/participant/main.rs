@@ -9,6 +9,8 @@ mod commands;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
+mod encoded;
+#[cfg(test)]
 mod modes;
 #[cfg(test)]
 mod races;

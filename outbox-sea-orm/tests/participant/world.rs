@@ -7,6 +7,7 @@ use outbox_core::consumer::{Consumer, ConsumerBuilder};
 use outbox_core::event::{Headers, MessageParts, NewEvent, SagaId, Timestamp};
 use outbox_core::transport::{Acknowledge, Delivery, SubscribeError, Subscriber};
 use outbox_sea_orm::{
+    OutboxBuilder,
     entity::{dead_letter, event},
     prelude::*,
 };
@@ -39,8 +40,16 @@ pub(crate) struct Sent {
 
 impl World {
     pub(crate) async fn open(temp: &TempDatabase) -> Self {
+        Self::open_with(temp, |outbox| outbox).await
+    }
+
+    /// Opens one with other options of the outbox.
+    pub(crate) async fn open_with(
+        temp: &TempDatabase,
+        build: impl FnOnce(OutboxBuilder) -> OutboxBuilder,
+    ) -> Self {
         let db = temp.connect().await;
-        let outbox = Outbox::builder(db.clone()).source("payments").install().await.unwrap();
+        let outbox = build(Outbox::builder(db.clone()).source("payments")).install().await.unwrap();
         db.execute_unprepared(
             "CREATE TABLE effects (saga VARCHAR(64) NOT NULL, what VARCHAR(64) NOT NULL)",
         )
