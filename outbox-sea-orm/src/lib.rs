@@ -130,16 +130,15 @@ pub mod consumer {
 /// Events, and the messages that carry them.
 pub mod event {
     pub use outbox_core::event::{
-        CodecContext, CodecFault, CorrelationContext, EncodeError, EncodedPayload, EventMeta,
-        Headers, KeyPart, LetterId, Message, MessageId, OutboxEvent, PayloadCodec, SagaId,
-        Timestamp,
+        CorrelationContext, EncodeError, EventMeta, Headers, KeyPart, LetterId, Message, MessageId,
+        OutboxEvent, PayloadCodec, SagaId, Timestamp,
     };
 
     #[doc(hidden)]
     pub use outbox_core::event::{
-        CorrelationError, DecodeError, DecodeEvent, EventContract, EventId, EventType, HeaderError,
-        JsonError, MessageParts, NewEvent, NoInstant, PAYLOAD_CODEC, PAYLOAD_KEY, PayloadEncoding,
-        Upcast, UpcastError, encode_json,
+        CodecContext, CodecFault, CorrelationError, DecodeError, DecodeEvent, EncodedPayload,
+        EventContract, EventId, EventType, HeaderError, JsonError, MessageParts, NewEvent,
+        NoInstant, PAYLOAD_CODEC, PAYLOAD_KEY, PayloadEncoding, Upcast, UpcastError, encode_json,
     };
 }
 
@@ -170,13 +169,13 @@ pub mod runtime {
 /// Routes, publishers and subscribers.
 pub mod transport {
     pub use outbox_core::transport::{
-        Batch, Decoded, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt,
-        Route, Selector, Subscriber, event_type, everything, publish_all, topic,
+        Batch, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt, Route,
+        Selector, Subscriber, event_type, everything, publish_all, topic,
     };
 
     #[doc(hidden)]
     pub use outbox_core::transport::{
-        Acknowledge, Encoding, MemorySubscriber, SubscribeError, TopicRule,
+        Acknowledge, Decoded, Encoding, MemorySubscriber, SubscribeError, TopicRule,
     };
 }
 

@@ -3,6 +3,8 @@
 use crate::world::World;
 use outbox_core::admin::{AdminStore, letter_by_id};
 use outbox_core::event::LetterId;
+use outbox_core::testing::FlippingCodec;
+use outbox_sea_orm::prelude::*;
 use tests::{
     databases::{Database, TempDatabase},
     on_every_database,
@@ -52,4 +54,28 @@ async fn a_content_that_did_not_change_is_not_sent_and_lines_keep_their_ends() {
         .await
         .unwrap();
     assert_eq!(letters[0].message.as_ref().unwrap().payload, "{\n\"order\": \"order-0\"\n}");
+}
+
+#[tokio::test]
+async fn an_encoded_content_is_named_and_neither_shown_nor_edited() {
+    let temp = TempDatabase::create(Database::Sqlite).await;
+    let codec = FlippingCodec::new("flip", ["k1"]);
+    let outbox = Outbox::builder(temp.connect().await).source("/shop").payload_codec(codec);
+    let world = World { outbox: outbox.install().await.unwrap() };
+    world.place("order-0", "two chairs").await;
+    world.bury(1).await;
+    let client = world.client();
+    let page = client.get("/letters/1").await;
+    page.says(200, &["It is encoded by the payload codec", "flip", "k1"]);
+    assert!(!page.body.contains("class=\"payload\""), "no content: {}", page.body);
+    assert!(!page.body.contains("letters/1/resend"), "no link: {}", page.body);
+    let document = client.get("/api/dead-letters/1").await;
+    document.says(200, &["data_base64", "payloadcodec", "payloadkey"]);
+
+    let form = [("payload", "{}"), ("why", "x"), ("confirm", "1")];
+    let path = "/letters/1/resend?db=orders";
+    for answer in [client.get(path).await, client.post(path, &form).await] {
+        answer.says(409, &["a payload codec has encoded it", "discard the letter"]);
+    }
+    assert_eq!((world.dead_and_pending().await, world.audit().await), ((1, 0), Vec::new()));
 }

@@ -61,12 +61,12 @@ pub struct Model {
     pub claimed_by: Option<String>,
     /// When the claim ends, unless the instance extends it.
     pub claimed_until: Option<i64>,
-    /// What an instance has to know to run it: a `type` or a `saga`; empty where only the handler
-    /// is missing, and where nothing is.
+    /// What an instance has to know to run it: a `type`, a `saga` or the `key` of its payload; empty
+    /// where only the handler is missing, and where nothing is.
     pub awaits_kind: Option<String>,
-    /// Name of that type or saga.
+    /// Name of that type or saga; of a key the codec's name, a slash and the key's id.
     pub awaits: Option<String>,
-    /// Its version.
+    /// Its version; 0 of a key.
     pub awaits_version: Option<i32>,
     /// Since when it waits for such an instance; empty where any instance with the handler may run
     /// it.

@@ -185,8 +185,8 @@ const INBOX: TableDef = TableDef {
 /// Deliveries that a consumer has deferred. Of the rows with one `order_hash` (of source and key)
 /// only the first has a `due_at`: the queue behind it costs nothing. The `awaits` columns are NULL
 /// where any instance with the handler may run the delivery, and become NULL when an instance that
-/// knows the awaited type or saga claims it; `awaits` is the name of that type or saga, NULL where
-/// only the handler is missing.
+/// knows the awaited type or saga, or has the awaited key, claims it; `awaits` is the name of that type,
+/// saga or key (codec, slash, key id), NULL where only the handler is missing.
 const DEFERRED: TableDef = TableDef {
     name: "outbox_deferred",
     body: concat!(

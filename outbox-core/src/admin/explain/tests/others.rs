@@ -246,6 +246,13 @@ fn a_deferred_delivery_that_nobody_runs() {
             ),
         ),
         (
+            delivered(|_, d| d.awaits = Some((at("14:01:00"), Some(Awaited::key("aead", "k1"))))),
+            format!(
+                "{is} no running instance has the key `k1` of the payload codec `aead` since 14:01 UTC: start one with it, \
+                 and any instance tries it at 14:11 UTC."
+            ),
+        ),
+        (
             delivered(|facts, d| {
                 facts.instances[0].handlers[0].types[0].version = 2;
                 d.awaits = Some((at("14:01:00"), Some(version_2())));
