@@ -1,7 +1,10 @@
 //! What is sent is what arrives.
 
 use super::{TransportFixture, exchange, full, ready};
-use crate::event::{Headers, Message, MessageParts, TOMBSTONE, Timestamp};
+use crate::{
+    event::{CodecContext, Headers, Message, MessageParts, PayloadCodecs, TOMBSTONE, Timestamp},
+    testing::FlippingCodec,
+};
 use bytes::Bytes;
 
 /// Compares two messages attribute by attribute, so that a failure names the one that differs.
@@ -96,6 +99,28 @@ pub async fn payloads_arrive_byte_for_byte<T: TransportFixture>() {
         })
     }))
     .await;
+}
+
+/// A payload that a codec has encoded decodes on the other side: its headers arrive, and the envelope that it is bound to.
+pub async fn an_encoded_payload_decodes_on_the_other_side<T: TransportFixture>() {
+    let codecs = PayloadCodecs::NONE.encode_with(FlippingCodec::new("flip", ["arn:kms:key/7"]));
+    let mut pair = ready::<T>().await;
+    let keyed = with(|m| m.key = Some("ключ/鍵 %41 \"🔑\"".into()));
+    for clear in [full(), keyed, with(|m| m.key = None)] {
+        let context = CodecContext {
+            source: &clear.source,
+            message_id: clear.id,
+            event_type: &clear.event_type,
+            topic: &clear.topic,
+            key: clear.key.as_deref(),
+        };
+        let encoded = codecs.encode_content(context, &clear.payload, &clear.headers);
+        let (payload, headers) = encoded.expect("it has a key").expect("there is a codec");
+        let sent = Message::new(MessageParts { payload, headers, ..clear.clone().into_parts() });
+        let received = exchange(&mut pair, &sent).await;
+        assert_same(&received, &sent);
+        assert_eq!(codecs.decode(&received), Ok(clear));
+    }
 }
 
 /// A tombstone arrives as a tombstone, with key and attributes.

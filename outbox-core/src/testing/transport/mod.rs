@@ -46,9 +46,10 @@ pub use broker::{
 #[doc(hidden)]
 pub use content::{
     a_repeat_is_the_same_message, a_tombstone_arrives_as_one,
-    attributes_that_are_not_set_stay_unset, attributes_with_control_characters_are_refused,
-    every_attribute_arrives_unchanged, every_legal_header_arrives_unchanged,
-    payloads_arrive_byte_for_byte, the_publisher_says_what_it_takes,
+    an_encoded_payload_decodes_on_the_other_side, attributes_that_are_not_set_stay_unset,
+    attributes_with_control_characters_are_refused, every_attribute_arrives_unchanged,
+    every_legal_header_arrives_unchanged, payloads_arrive_byte_for_byte,
+    the_publisher_says_what_it_takes,
 };
 #[doc(hidden)]
 pub use load::{
@@ -220,6 +221,7 @@ macro_rules! transport_suite {
             every_attribute_arrives_unchanged
             attributes_that_are_not_set_stay_unset
             payloads_arrive_byte_for_byte
+            an_encoded_payload_decodes_on_the_other_side
             a_tombstone_arrives_as_one
             every_legal_header_arrives_unchanged
             a_repeat_is_the_same_message

@@ -96,6 +96,7 @@ mod moto {
         every_attribute_arrives_unchanged
         attributes_that_are_not_set_stay_unset
         payloads_arrive_byte_for_byte
+        an_encoded_payload_decodes_on_the_other_side
         a_tombstone_arrives_as_one
         every_legal_header_arrives_unchanged
         a_repeat_is_the_same_message
