@@ -192,6 +192,12 @@ pub(crate) enum DeadLetters {
     Show {
         /// The letter's number.
         letter: i64,
+        /// Shows also a content that is hidden, as its type is sensitive; needs --why, and the audit
+        /// says first who saw it.
+        #[arg(long)]
+        show_content: bool,
+        #[command(flatten)]
+        note: Note,
     },
     /// Publishes their events again, or hands their messages to the handler again.
     Redrive(LetterAct),

@@ -23,7 +23,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use filter::condition;
 use outbox_core::{
-    admin::{Act, AdminStore, DeadLetterFilter, OperatorNote},
+    admin::{
+        Act, AdminStore, DeadLetterFilter, OperatorNote, checked_reason, letter_by_id, safe_text,
+    },
     event::{LetterId, Message, MessageId, NewEvent},
     failure::DeadLetter,
     outbox::{OutboxStats, StoreError},
@@ -34,6 +36,8 @@ use std::time::Duration;
 
 /// Most letters of one page, whatever the limit: each is a parameter, of which SQLite takes 32,766.
 const LONGEST_PAGE: u32 = 10_000;
+/// Longest type of a message in the audit, in bytes: the longest that is stored.
+const LONGEST_TYPE: usize = 255;
 
 #[async_trait]
 impl AdminStore for Outbox {
@@ -147,6 +151,22 @@ impl AdminStore for Outbox {
         self.wake();
         Ok(Some(id))
     }
+
+    async fn show_content(
+        &self,
+        letter: LetterId,
+        note: &OperatorNote,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        checked_reason(&note.reason).map_err(|fault| StoreError::Refused(fault.into()))?;
+        let Some(shown) = letter_by_id(self, letter).await? else { return Ok(None) };
+        let target = seen_of(&shown);
+        let act = AuditedAct { act: "show content", target: &target, note, plan: None };
+        let tx = self.begin_read_committed().await?;
+        Audit::new(self.schema(), act).count(&tx, 1, true).await.map_err(database)?;
+        // Only what is committed tells others who saw it: until then nobody is given the content.
+        tx.commit().await?;
+        Ok(Some(shown))
+    }
 }
 
 impl Outbox {
@@ -236,6 +256,15 @@ impl Outbox {
         tx.commit().await?;
         Ok(these)
     }
+}
+
+/// Names a letter whose content somebody sees, with its message: the audit is kept for longer.
+fn seen_of(letter: &DeadLetter) -> String {
+    let what = letter.message.as_ref().map_or_else(String::new, |message| {
+        let event_type = safe_text(&message.event_type, LONGEST_TYPE);
+        format!(", message {} of type {event_type}", message.id)
+    });
+    format!("letter {}{what}", letter.id)
 }
 
 /// Names letters in words, the first ten of them by their ids.

@@ -9,7 +9,8 @@ use crate::{
 };
 use outbox_core::{
     admin::{
-        Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup, encoded_text, letter_by_id,
+        Act, AdminStore, DeadLetterFilter, InspectStore, LetterGroup, checked_reason, encoded_text,
+        letter_by_id,
     },
     event::{LetterId, Message},
     failure::DeadLetter,
@@ -33,7 +34,12 @@ pub(super) async fn run(
     match command {
         DeadLetters::List { filter, paging } => list(global, &filter, &paging, output).await,
         DeadLetters::Groups { filter } => groups(global, &filter, output).await,
-        DeadLetters::Show { letter } => show(global, LetterId(letter), output).await,
+        DeadLetters::Show { letter, show_content: true, note } => {
+            show_content(global, LetterId(letter), &note, output).await
+        }
+        DeadLetters::Show { letter, note, .. } => {
+            show(global, LetterId(letter), &note, output).await
+        }
         DeadLetters::Redrive(letters) => act::run(global, Act::Redrive, &letters, output).await,
         DeadLetters::Discard(letters) => act::run(global, Act::Discard, &letters, output).await,
         DeadLetters::Purge(letters) => act::run(global, Act::Purge, &letters, output).await,
@@ -162,8 +168,13 @@ fn redrive_command(group: &LetterGroup, selecting: &str) -> String {
 async fn show(
     global: &Global,
     letter: LetterId,
+    why: &Note,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
+    if !why.why.is_empty() {
+        let no_act = "--why is for --show-content: without it nothing is audited";
+        return Err(CliError::Usage(no_act.to_owned()));
+    }
     let answers = ask_all(global, async |outbox: &Outbox| {
         let letter = letter_by_id(outbox, letter).await?;
         Ok(letter.into_iter().map(DeadLetter::for_operators).collect::<Vec<_>>())
@@ -175,6 +186,36 @@ async fn show(
     })?;
     let found = answers.list.iter().any(|(_, letters)| !letters.is_empty());
     Ok(answers.exit_code(found))
+}
+
+/// Shows a letter whose content is hidden, once the audit says who sees it and why.
+async fn show_content(
+    global: &Global,
+    letter: LetterId,
+    why: &Note,
+    output: &mut Output,
+) -> Result<ExitCode, CliError> {
+    let by = note(why, false);
+    let fault = checked_reason(&by.reason).err();
+    if let Some(fault) = fault {
+        return Err(CliError::Usage(format!("--show-content: {fault}: say it by --why")));
+    }
+    let missing = || CliError::NotFound(format!("there is no dead letter {letter}"));
+    let target = config::target(global)?;
+    let outbox = database::open(&target).await?;
+    let hidden = letter_by_id(&outbox, letter).await?.ok_or_else(missing)?;
+    if !hidden.message.as_ref().is_some_and(Message::is_sensitive) {
+        return Err(CliError::NotConfirmed(format!(
+            "the content of letter {letter} is not hidden: show it without --show-content"
+        )));
+    }
+    let shown = outbox.show_content(letter, &by).await?.ok_or_else(missing)?;
+    if output.json {
+        output.document(&Answer { database: &target.name, result: &shown })?;
+    } else {
+        write_letter(output, &shown)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write_letter(output: &mut Output, letter: &DeadLetter) -> Result<(), CliError> {

@@ -1,12 +1,16 @@
 //! What operators do: planned, confirmed, applied, audited.
 
 use crate::{
-    program::{command, on, run},
-    world::World,
+    program::{Ran, command, on, run},
+    world::{CARD, World},
 };
 use outbox_sea_orm::admin::AdminStore;
+use sea_orm::ConnectionTrait;
 use std::{fs, process::Stdio};
-use tests::{databases::TempDatabase, on_every_database};
+use tests::{
+    databases::{Database, TempDatabase},
+    on_every_database,
+};
 
 async fn with_letters(temp: &TempDatabase, letters: u64) -> World {
     let world = World::open(temp).await;
@@ -17,7 +21,70 @@ async fn with_letters(temp: &TempDatabase, letters: u64) -> World {
     world
 }
 
+/// An outbox with the letter 1, whose content is hidden, and the letter 2, whose content is not.
+async fn with_a_hidden_letter(temp: &TempDatabase) -> World {
+    let world = World::open(temp).await;
+    world.add_card().await;
+    world.bury(1, "503 for canary-4111").await;
+    world.place("order-1", "x").await;
+    world.bury(2, "503 from billing").await;
+    world
+}
+
+/// Asks for the content of letter 1.
+fn show_content(world: &World, with: &[&str]) -> Ran {
+    on(&world.url, &[&["dead-letters", "show", "1", "--show-content"][..], with].concat())
+}
+
+/// Gives the rows of the audit, the newest first.
+fn audit(world: &World) -> Vec<serde_json::Value> {
+    let audit = on(&world.url, &["--json", "audit"]).exits(0).json();
+    audit[0]["result"].as_array().unwrap().clone()
+}
+
 on_every_database! {
+    async fn a_hidden_content_is_shown_to_who_says_why_and_the_audit_has_it(temp: &TempDatabase) {
+        let world = with_a_hidden_letter(temp).await;
+        let hidden = on(&world.url, &["dead-letters", "show", "1"]).exits(0).out;
+        assert!(hidden.contains("(hidden)") && !hidden.contains(CARD), "{hidden}");
+        let long = "x".repeat(1_001);
+        for (with, says) in [
+            (&["--why", " "][..], "a reason is missing"),
+            (&[], "a reason is missing"),
+            (&["--why", "two\nlines"], "a reason is one line"),
+            (&["--why", long.as_str()], "1000 characters at most"),
+        ] {
+            let ran = show_content(&world, with).exits(2);
+            assert!(ran.err.contains(says) && !ran.out.contains(CARD), "{ran:?}");
+        }
+        let ran = on(&world.url, &["dead-letters", "show", "1", "--why", "x"]).exits(2);
+        assert!(ran.err.contains("--why is for --show-content"), "{}", ran.err);
+        let of = |letter| ["dead-letters", "show", letter, "--show-content", "--why", "x"];
+        let ran = on(&world.url, &of("2")).exits(4);
+        assert!(ran.err.contains("the content of letter 2 is not hidden"), "{}", ran.err);
+        on(&world.url, &of("9")).exits(1);
+        assert_eq!(audit(&world), Vec::<serde_json::Value>::new(), "nobody saw anything");
+
+        let shown = show_content(&world, &["--why", "ann asks which card it was"]).exits(0).out;
+        assert!(shown.contains(CARD) && shown.contains("503 for canary-4111"), "{shown}");
+        let rows = audit(&world);
+        let [row] = rows.as_slice() else { panic!("{rows:?}") };
+        let text = |name: &str| row[name].as_str().unwrap().to_owned();
+        assert_eq!((text("by"), text("reason"), text("act")), ("ann".into(), "ann asks which card it was".into(), "show content".into()));
+        let target = text("target");
+        assert!(target.starts_with("letter 1, message ") && target.ends_with(" of type card.added"), "{target}");
+        assert_eq!((&row["done"], &row["outcome"]), (&1.into(), &"done".into()));
+        let hidden = on(&world.url, &["dead-letters", "show", "1"]).exits(0).out;
+        assert!(!hidden.contains(CARD), "it was shown once: {hidden}");
+    }
+
+    async fn a_content_that_cannot_be_audited_is_not_shown(temp: &TempDatabase) {
+        let world = with_a_hidden_letter(temp).await;
+        world.outbox.connection().execute_unprepared("DROP TABLE outbox_audit").await.unwrap();
+        let ran = show_content(&world, &["--why", "ann asks which card it was"]).exits(3);
+        assert!(!ran.out.contains(CARD) && !ran.err.contains(CARD), "{ran:?}");
+    }
+
     async fn a_redrive_is_planned_needs_a_yes_and_is_audited(temp: &TempDatabase) {
         let world = with_letters(temp, 3).await;
         let ran = on(&world.url, &["dead-letters", "redrive"]).exits(4);
@@ -146,4 +213,19 @@ on_every_database! {
         let listed = on(&world.url, &["sagas", "list", "--state", "stuck"]).exits(0).out;
         assert!(listed.contains("no saga matches"), "{listed}");
     }
+}
+
+#[tokio::test]
+async fn a_hidden_content_of_several_databases_is_shown_of_none_until_one_is_named() {
+    let orders = TempDatabase::create(Database::Sqlite).await;
+    let billing = TempDatabase::create(Database::Sqlite).await;
+    let mut both = Vec::new();
+    for temp in [&orders, &billing] {
+        with_a_hidden_letter(temp).await;
+        both.extend(["--database", temp.url()]);
+    }
+    both.extend(["dead-letters", "show", "1", "--show-content", "--why", "ann asks"]);
+    let ran = run(command(&both)).exits(2);
+    assert!(ran.err.contains("name the database to act on"), "{}", ran.err);
+    assert!(!ran.out.contains(CARD) && !ran.err.contains(CARD), "{ran:?}");
 }

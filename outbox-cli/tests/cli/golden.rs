@@ -152,6 +152,23 @@ on_every_database! {
             .collect();
         assert!(differences.is_empty(), "SNAPSHOTS=overwrite accepts it:\n{}", differences.join("\n"));
     }
+
+    async fn a_hidden_content_is_written_as_any_other_once_somebody_has_said_why(temp: &TempDatabase) {
+        let world = World::open(temp).await;
+        world.add_card().await;
+        world.bury(1, "503 from billing, request 4711").await;
+        let show = ["dead-letters", "show", "1", "--show-content", "--why", "ann asks for it"];
+        let text = steady(&on(&world.url, &show).exits(0).out);
+        let with_json: Vec<&str> = ["--json"].iter().chain(show.iter()).copied().collect();
+        let mut lines = BTreeSet::new();
+        shape(&on(&world.url, &with_json).exits(0).json(), "", &mut lines);
+        let differences = [
+            compare("dead-letters-show-content.txt", &text),
+            compare("dead-letters-show-content.json.txt", &lines.into_iter().collect::<String>()),
+        ];
+        let differences: Vec<String> = differences.into_iter().flatten().collect();
+        assert!(differences.is_empty(), "SNAPSHOTS=overwrite accepts it:\n{}", differences.join("\n"));
+    }
 }
 
 #[test]

@@ -18,6 +18,18 @@ pub(crate) struct OrderPlaced {
     pub(crate) note: String,
 }
 
+/// An event whose content operators are not shown.
+#[derive(Debug, Clone, Serialize, Deserialize, OutboxEvent)]
+#[outbox(type = "card.added", topic = "orders", sensitive)]
+struct CardAdded {
+    #[outbox(key)]
+    customer: String,
+    number: String,
+}
+
+/// The number of a card, which nobody may see without a reason.
+pub(crate) const CARD: &str = "canary-4111";
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ship {
     order: String,
@@ -60,6 +72,14 @@ impl World {
         let id = tx.emit(event).unwrap();
         tx.commit().await.unwrap();
         id
+    }
+
+    /// Saves an event whose content is hidden: it has the number of a [`CARD`].
+    pub(crate) async fn add_card(&self) {
+        let tx = self.outbox.begin().await.unwrap();
+        let event = CardAdded { customer: "ann".to_owned(), number: CARD.to_owned() };
+        tx.emit(event).unwrap();
+        tx.commit().await.unwrap();
     }
 
     /// Saves an event for tomorrow.

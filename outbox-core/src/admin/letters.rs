@@ -286,6 +286,34 @@ pub trait AdminStore: Send + Sync + 'static {
         payload: Bytes,
         note: &OperatorNote,
     ) -> Result<Option<MessageId>, StoreError>;
+
+    /// Gives a letter with its content to an operator who may see it and says why. The row of the audit, `show content`,
+    /// is committed before the content is given. `None`, and no row, for a letter that does not exist. A store without
+    /// this refuses, and gives nothing.
+    ///
+    /// ```
+    /// # use outbox_core::{admin::{AdminStore, OperatorNote}, event::LetterId, outbox::StoreError};
+    /// # async fn example(outbox: &dyn AdminStore) -> Result<(), StoreError> {
+    /// let note = OperatorNote::new("ann", "the customer asks which card was charged");
+    /// let letter = outbox.show_content(LetterId(7), &note).await?; // the audit says so by now
+    /// # let _ = letter;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] for a reason that [`checked_reason`](super::checked_reason) refuses; [`StoreError`] of the
+    /// read or of the row of the audit. Nothing is given then.
+    ///
+    /// # Cancel safety
+    /// Dropped, it may have written the row.
+    async fn show_content(
+        &self,
+        letter: LetterId,
+        note: &OperatorNote,
+    ) -> Result<Option<DeadLetter>, StoreError> {
+        let _ = (letter, note);
+        Err(StoreError::Refused("this store does not audit who sees a content".into()))
+    }
 }
 
 /// Progress of an operation on many letters.

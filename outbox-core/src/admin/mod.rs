@@ -31,9 +31,10 @@ pub use explain::{
     RouteFacts, SagaFacts, explain, safe_text,
 };
 pub use faces::{
-    ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory, ago_text, cut_text,
-    encoded_text, escaped_json, history_of, instant_text, is_unseen, letter_by_id, named_subjects,
-    saga_by_id, sagas_named, shown_text, span_text, subjects_everywhere,
+    ActDone, Answer, DatabaseEntry, ExplainedSubject, ReasonFault, SagaHistory, ago_text,
+    checked_reason, cut_text, encoded_text, escaped_json, history_of, instant_text, is_unseen,
+    letter_by_id, named_subjects, saga_by_id, sagas_named, shown_text, span_text,
+    subjects_everywhere,
 };
 pub use gauges::DatabaseGauges;
 pub use inspect::{

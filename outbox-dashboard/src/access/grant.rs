@@ -3,7 +3,7 @@
 use serde::Serialize;
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-/// Something that changes a database, and that an operator may be allowed.
+/// Something that changes a database or shows what is hidden, and that an operator may be allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[non_exhaustive]
 #[serde(rename_all = "kebab-case")]
@@ -18,6 +18,9 @@ pub enum Permission {
     Resend,
     /// Run a handler on a dead letter in a transaction that is rolled back.
     Try,
+    /// See the content of a dead letter that is hidden, as its type is sensitive; the audit says who
+    /// saw it and why.
+    ShowContent,
     /// Pause, resume, and limit the rate.
     Control,
     /// Resume a stuck saga.
@@ -32,12 +35,13 @@ pub enum Permission {
 
 impl Permission {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Redrive,
         Self::Discard,
         Self::Purge,
         Self::Resend,
         Self::Try,
+        Self::ShowContent,
         Self::Control,
         Self::SagaResume,
         Self::SagaRetryFrom,
@@ -54,6 +58,7 @@ impl Permission {
             Self::Purge => "purge",
             Self::Resend => "resend",
             Self::Try => "try",
+            Self::ShowContent => "show-content",
             Self::Control => "control",
             Self::SagaResume => "saga-resume",
             Self::SagaRetryFrom => "saga-retry-from",
@@ -76,7 +81,8 @@ impl FromStr for Permission {
     }
 }
 
-/// What a login may do. Each role reads everything, payloads too.
+/// What a login may do. Each role reads everything, payloads too, but what is sensitive: that needs
+/// [`Permission::ShowContent`].
 ///
 /// ```
 /// use outbox_dashboard::{Permission, Role};
@@ -88,7 +94,7 @@ impl FromStr for Permission {
 pub enum Role {
     /// Reads, and changes nothing.
     Reader,
-    /// Reads, and does everything.
+    /// Reads, and does everything, [`Permission::ShowContent`] too.
     Operator,
     /// Reads, and does these.
     Acts(BTreeSet<Permission>),

@@ -10,11 +10,9 @@ use axum::{
     extract::{FromRequest, Query, Request},
 };
 use http::StatusCode;
-use outbox_core::admin::{OperatorNote, shown_text};
+use outbox_core::admin::{OperatorNote, ReasonFault, shown_text};
 use std::{str::FromStr, time::Duration};
 
-/// Most characters of a reason: the audit is read, and a story belongs elsewhere.
-pub(crate) const LONGEST_REASON: usize = 1_000;
 /// Most characters of the name that the audit keeps.
 const LONGEST_NAME: usize = 255;
 
@@ -139,18 +137,16 @@ pub(crate) fn note_of_cancel(grant: &Grant, why: Option<&str>) -> Result<Operato
 
 /// Checks an operator's reason: it is kept for others to read.
 pub(crate) fn checked_reason(why: Option<&str>) -> Result<String, Refusal> {
-    let why = why.map(str::trim).filter(|why| !why.is_empty());
-    let Some(why) = why else {
-        return Err(Refusal::bad("a reason is missing")
-            .advising("Go back and say why, for those who read the audit: nothing was changed."));
-    };
-    if why.chars().count() > LONGEST_REASON {
-        return Err(Refusal::bad(format!("a reason has {LONGEST_REASON} characters at most")));
-    }
-    if why.contains(|c: char| c.is_control()) {
-        return Err(Refusal::bad("a reason is one line, without control characters"));
-    }
-    Ok(why.to_owned())
+    let checked = outbox_core::admin::checked_reason(why.unwrap_or_default());
+    checked.map(str::to_owned).map_err(|fault| {
+        let refusal = Refusal::bad(fault.to_string());
+        match fault {
+            ReasonFault::Missing => refusal.advising(
+                "Go back and say why, for those who read the audit: nothing was changed.",
+            ),
+            ReasonFault::TooLong | ReasonFault::NotOneLine => refusal,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -164,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_reason_is_asked_for_and_bounded() {
-        let long = "x".repeat(LONGEST_REASON + 1);
+        let long = "x".repeat(1_001);
         let grant = Grant::new("ann\u{1b}", Role::Operator);
         for (why, ok) in [
             ("billing is repaired", true),

@@ -11,6 +11,7 @@ use crate::{
 use askama::Template;
 use outbox_core::{
     admin::{ControlScope, Controls, DeadLetterFilter, OperatorNote, cut_text},
+    event::LetterId,
     failure::DeadLetter,
     saga::{Operation, SagaView},
 };
@@ -60,6 +61,20 @@ struct LetterForm<'a> {
     can_try: bool,
     is_of_consumer: bool,
     parks: bool,
+}
+
+/// Shows the content of one letter whose type is sensitive; nothing for who may not see it.
+pub(crate) fn content(view: &View, db: &str, letter: LetterId) -> Markup {
+    let form = ContentForm { root: &view.root, db, id: letter.to_string() };
+    if view.allows(Permission::ShowContent) { draw(&form) } else { Markup::default() }
+}
+
+#[derive(Template)]
+#[template(path = "act/content-form.html")]
+struct ContentForm<'a> {
+    root: &'a str,
+    db: &'a str,
+    id: String,
 }
 
 /// Plans an act on all letters of a filter: a button for each act that the visitor may do.

@@ -15,6 +15,7 @@
 //! | `plans/{id}/cancel` | `why` may be left out |
 //! | `letters/{id}/redrive`, `discard`, `purge` | `force=1` |
 //! | `letters/{id}/try` | no `why`: it changes nothing |
+//! | `letters/{id}/content` | none: it shows a content that is hidden |
 //! | `letters/{id}/resend` | `payload`, `confirm=1` after the comparison |
 //! | `controls` | `do` (`pause`, `resume`, `rate`), `scope`, `name`, `lasts` (`1h`), `per_second` |
 //! | `sagas/{id}/resume`, `retry-from`, `skip`, `cancel` | `step` for the second and third |
@@ -33,7 +34,9 @@ pub(crate) use controls::{Change, apply as change_control};
 pub(crate) use fields::{
     database, note, note_of_cancel, read as read_field, span as read_span, text as read_text,
 };
-pub(crate) use letters::{find as find_letter, on_letters, trials, try_handler, why_not};
+pub(crate) use letters::{
+    find as find_letter, on_letters, show as show_content, trials, try_handler, why_not,
+};
 pub(crate) use resend::sent;
 pub(crate) use running::Running;
 pub(crate) use sagas::{apply as operate, saga_id};
@@ -64,6 +67,7 @@ pub(crate) fn entries() -> Vec<Entry> {
         Entry::post("/letters/{id}/discard", Act(Permission::Discard), letters::discard),
         Entry::post("/letters/{id}/purge", Act(Permission::Purge), letters::purge),
         Entry::post("/letters/{id}/try", Act(Permission::Try), letters::try_letter),
+        Entry::post("/letters/{id}/content", Act(Permission::ShowContent), letters::show_content),
         Entry::get("/letters/{id}/resend", Act(Permission::Resend), resend::edit),
         Entry::post("/letters/{id}/resend", Act(Permission::Resend), resend::resend),
         Entry::post("/controls", Act(Permission::Control), controls::set),

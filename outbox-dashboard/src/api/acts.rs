@@ -241,6 +241,25 @@ pub(super) async fn resend(
     }
 }
 
+/// Shows the content of a letter that is hidden.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ContentRequest {
+    why: String,
+}
+
+pub(super) async fn content(
+    State(app): State<Shared>,
+    visit: Visit,
+    Path(id): Path<String>,
+    asked: Asked,
+    Document(request): Document<ContentRequest>,
+) -> Result<Response, Refusal> {
+    let (database, id) = (database(&app, &asked)?, plans::letter_id(&id)?);
+    let note = act::note(&visit.grant, Some(&request.why), false)?;
+    answer(database, StatusCode::OK, act::show_content(&app, database, id, &note).await?)
+}
+
 /// Tries the handler of a letter in a transaction that is rolled back.
 pub(super) async fn try_letter(
     State(app): State<Shared>,

@@ -254,6 +254,14 @@ fn acts_on_letters() -> Vec<Operation> {
             answer(named("Trial")),
         ),
         Operation::act(
+            "/api/dead-letters/{id}/content",
+            Act(Permission::ShowContent),
+            "Shows a letter whose content is hidden, once the audit says who sees it and why",
+            acts::content,
+            answer(named("DeadLetter")),
+        )
+        .takes(object(&[("why", text())])),
+        Operation::act(
             "/api/dead-letters/{id}/resend",
             Act(Permission::Resend),
             "Sends a letter again with other content, as a new event",

@@ -23,7 +23,7 @@ use axum::{
 use outbox_core::{
     admin::{Facts, Subject, encoded_text, explain, letter_by_id},
     event::{LetterId, Message, Timestamp},
-    failure::DeadLetter,
+    failure::{AttemptError, DeadLetter},
     outbox::StoreError,
 };
 
@@ -31,22 +31,58 @@ use outbox_core::{
 const LONGEST_CONTENT: usize = 64 * 1024;
 
 /// An attempt that failed.
-struct Failure {
-    attempt: u32,
-    at: Markup,
-    class: Markup,
-    text: Markup,
+pub(crate) struct Failure {
+    pub(crate) attempt: u32,
+    pub(crate) at: Markup,
+    pub(crate) class: Markup,
+    pub(crate) text: Markup,
+}
+
+impl Failure {
+    /// Gives the attempts of a letter.
+    pub(crate) fn of(letter: &DeadLetter, now: Timestamp) -> Vec<Self> {
+        let failure = |error: &AttemptError| Self {
+            attempt: error.attempt,
+            at: ago(error.at(), now),
+            class: text(error.class.as_str()),
+            text: text(&error.text),
+        };
+        letter.errors.iter().map(failure).collect()
+    }
 }
 
 /// The content of a message.
-struct Content {
-    kind: Markup,
-    bytes: String,
+pub(crate) struct Content {
+    pub(crate) kind: Markup,
+    pub(crate) bytes: String,
     /// `None` where it is not shown.
-    text: Option<Markup>,
+    pub(crate) text: Option<Markup>,
     /// Says that a codec has encoded it, where it has.
-    encoded: Option<Markup>,
-    is_cut: bool,
+    pub(crate) encoded: Option<Markup>,
+    pub(crate) is_cut: bool,
+}
+
+impl Content {
+    /// Gives the content of a message, cut at a character.
+    pub(crate) fn of(message: &Message, is_hidden: bool) -> Self {
+        let payload = &message.payload;
+        let is_cut = payload.len() > LONGEST_CONTENT;
+        let part = &payload[..payload.len().min(LONGEST_CONTENT)];
+        let encoding = message.encoding().filter(|_| !is_hidden);
+        let is_shown = !is_hidden && encoding.is_none();
+        Self {
+            kind: cell(&message.content_type, 100),
+            bytes: number(payload.len() as u64),
+            text: is_shown.then(|| lines(&shown_content(part, is_cut))),
+            encoded: encoding.map(|encoding| text(&encoded_text(encoding))),
+            is_cut,
+        }
+    }
+}
+
+/// Gives the headers of a message, each with its name.
+pub(crate) fn headers(message: &Message) -> Vec<(Markup, Markup)> {
+    message.headers.iter().map(|(name, value)| (cell(name, 60), cell(value, 300))).collect()
 }
 
 #[derive(Template)]
@@ -66,6 +102,8 @@ struct LetterBody<'a> {
     resolution: Option<(Markup, Markup, Markup)>,
     previous: Option<(LetterId, String)>,
     content: Option<Content>,
+    /// The form by which a hidden content is shown.
+    see: Markup,
     follow: Option<String>,
     acts: Markup,
     group: String,
@@ -102,7 +140,7 @@ pub(crate) async fn page(
     let explanation = facts.map(|facts| explain(&facts));
     let now = host_now();
     let message = letter.message.as_ref();
-    let db = &*database.name;
+    let (db, is_hidden) = (&*database.name, app.sensitive.hides(&letter));
     let of_group = [
         ("db", Some(db)),
         ("route", Some(&*letter.route).filter(|_| letter.consumer_origin.is_none())),
@@ -123,19 +161,8 @@ pub(crate) async fn page(
             .map(|(name, value)| (text(name), text(value)))
             .collect(),
         attributes: attributes(&letter, now),
-        headers: message
-            .map(|m| m.headers.iter().map(|(n, v)| (cell(n, 60), cell(v, 300))).collect())
-            .unwrap_or_default(),
-        failures: letter
-            .errors
-            .iter()
-            .map(|error| Failure {
-                attempt: error.attempt,
-                at: ago(error.at(), now),
-                class: text(error.class.as_str()),
-                text: text(&error.text),
-            })
-            .collect(),
+        headers: message.map(headers).unwrap_or_default(),
+        failures: Failure::of(&letter, now),
         resolution: letter
             .resolution
             .as_ref()
@@ -143,7 +170,8 @@ pub(crate) async fn page(
         previous: letter.previous.map(|previous| {
             (previous, format!("letters/{previous}{}", query(&[("db", Some(db))])))
         }),
-        content: message.map(|message| content(app, message)),
+        content: message.map(|message| Content::of(message, is_hidden)),
+        see: if is_hidden { forms::content(&view, db, id) } else { Markup::default() },
         follow: message.map(|message| {
             let id = message.id.to_string();
             query(&[("q", Some(message.key.as_deref().unwrap_or(&id)))])
@@ -196,22 +224,6 @@ fn attributes(letter: &DeadLetter, now: Timestamp) -> Vec<(&'static str, Markup)
         all.push(("expires", ago(at, now)));
     }
     all
-}
-
-/// Gives the content to show, cut at a character.
-fn content(app: &App, message: &Message) -> Content {
-    let payload = &message.payload;
-    let is_cut = payload.len() > LONGEST_CONTENT;
-    let is_hidden = app.sensitive.hides_message(message);
-    let part = &payload[..payload.len().min(LONGEST_CONTENT)];
-    let encoding = message.encoding().filter(|_| !is_hidden);
-    Content {
-        kind: cell(&message.content_type, 100),
-        bytes: number(payload.len() as u64),
-        text: (!is_hidden && encoding.is_none()).then(|| lines(&shown_content(part, is_cut))),
-        encoded: encoding.map(|encoding| text(&encoded_text(encoding))),
-        is_cut,
-    }
 }
 
 /// Gives the text of a content: JSON that is whole and in one line is laid out in lines.

@@ -30,6 +30,7 @@ fn acts(saga: &str) -> Vec<(Permission, String, &'static str)> {
             "/letters/1/resend?db=orders".into(),
             "why=w&payload=%7B%7D&confirm=1",
         ),
+        (Permission::ShowContent, "/letters/1/content?db=orders".into(), "why=w"),
         (Permission::Control, "/controls".into(), "do=pause&scope=topic&name=t&why=w&db=orders"),
         (Permission::Control, "/controls".into(), "do=resume&scope=topic&name=t&why=w&db=orders"),
         (

@@ -10,6 +10,8 @@ mod access;
 #[cfg(test)]
 mod letters;
 #[cfg(test)]
+mod contents;
+#[cfg(test)]
 mod plans;
 #[cfg(test)]
 mod resend;

@@ -1,6 +1,7 @@
 //! What command line, page and JSON API do alike.
 
 mod lookup;
+mod reason;
 mod text;
 mod documents;
 
@@ -8,6 +9,7 @@ pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistor
 pub use lookup::{
     history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
 };
+pub use reason::{ReasonFault, checked_reason};
 pub use text::{
     ago_text, cut_text, encoded_text, escaped_json, instant_text, is_unseen, shown_text, span_text,
 };

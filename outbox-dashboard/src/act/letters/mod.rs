@@ -1,7 +1,9 @@
 //! One dead letter: redriven, discarded, purged. Who comes second is told what the first one did.
 
+mod content;
 mod tries;
 
+pub(crate) use content::{show, show_content};
 pub(crate) use tries::{run as try_handler, trials, try_letter};
 
 use super::{fields::Fields, plans::letter_id, running::to_its_end, see};
@@ -96,14 +98,17 @@ pub(crate) async fn on_letters(
 
 /// Reads a letter that must exist.
 pub(crate) async fn find(database: &Database, id: LetterId) -> Result<DeadLetter, Refusal> {
-    letter_by_id(&*database.store, id).await?.ok_or_else(|| {
-        Refusal::not_found(format!("There is no dead letter {id}"))
-            .because(format!(
-                "database {} has none of this number, or its retention has removed it",
-                database.name
-            ))
-            .link(format!("letters{}", query(&[("db", Some(&database.name))])), "Dead letters")
-    })
+    letter_by_id(&*database.store, id).await?.ok_or_else(|| missing(database, id))
+}
+
+/// Says that there is no such letter.
+fn missing(database: &Database, id: LetterId) -> Refusal {
+    Refusal::not_found(format!("There is no dead letter {id}"))
+        .because(format!(
+            "database {} has none of this number, or its retention has removed it",
+            database.name
+        ))
+        .link(format!("letters{}", query(&[("db", Some(&database.name))])), "Dead letters")
 }
 
 /// Says why an act did nothing with a letter.
