@@ -2,7 +2,10 @@
 //! pages and for documents alike.
 
 use outbox_core::{
-    admin::{DeferredView, Facts, History, HistoryKind, LetterFacts, LetterGroup, RouteFacts},
+    admin::{
+        CommandFacts, DeferredView, Facts, History, HistoryKind, LetterFacts, LetterGroup,
+        RouteFacts,
+    },
     consumer::Trial,
     event::{Message, MessageParts},
     failure::DeadLetter,
@@ -55,6 +58,22 @@ impl Sensitive {
 
     /// Takes the errors of events of these types out of facts.
     pub(crate) fn facts(&self, mut facts: Facts) -> Facts {
+        self.hide_in(&mut facts);
+        facts
+    }
+
+    /// Takes the errors of events of these types out of what is known of commands.
+    pub(crate) fn commands(&self, mut known: Vec<CommandFacts>) -> Vec<CommandFacts> {
+        known.iter_mut().for_each(|known| self.hide_in_command(known));
+        known
+    }
+
+    fn hide_in_command(&self, known: &mut CommandFacts) {
+        self.hide_in(&mut known.sent);
+        self.hide_in(&mut known.reply);
+    }
+
+    fn hide_in(&self, facts: &mut Facts) {
         facts.letters.iter_mut().for_each(|letter| self.letter_facts(letter));
         if let Some(event) = &mut facts.event {
             self.routes(&event.event_type, &mut event.routes);
@@ -64,7 +83,8 @@ impl Sensitive {
             event.parked_by.iter_mut().for_each(|letter| self.letter_facts(letter));
         }
         facts.deferred.iter_mut().for_each(|delivery| self.deferred_view(&mut delivery.view));
-        facts
+        facts.commands.iter_mut().for_each(|known| self.hide_in_command(known));
+        facts.elsewhere.iter_mut().for_each(|(_, known)| self.hide_in_command(known));
     }
 
     /// Takes errors out of the facts of a letter: all of them where the letter itself is not shown,

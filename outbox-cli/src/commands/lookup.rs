@@ -1,18 +1,20 @@
 //! `find`, `life`, `follow` and `explain`.
 
-use super::{Answers, ask_all};
+use super::{Answers, ask_all, ask_each};
 use crate::{
     args::Global,
-    config,
+    config::{self, Target},
     error::CliError,
     output::{Output, Table, cut, instant, shown},
 };
 use outbox_core::{
     admin::{
-        DatabaseEntry, ExplainedSubject, Found, History, InspectStore, Subject,
-        explain as explain_facts, history_of, named_subjects, subjects_everywhere,
+        CommandFacts, DatabaseEntry, ExplainedSubject, Facts, Found, History, InspectStore,
+        Subject, awaited_commands, commands_of, explain as explain_facts, history_of, messages_of,
+        named_subjects, subjects_everywhere,
     },
     event::MessageId,
+    saga::CommandId,
 };
 use outbox_sea_orm::Outbox;
 use std::process::ExitCode;
@@ -74,10 +76,35 @@ pub(super) async fn follow(
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
     let named = ask_all(global, async |outbox: &Outbox| named_subjects(outbox, text).await).await?;
-    let everywhere = subjects_everywhere(named.list.into_iter().flat_map(|(_, named)| named));
+    let mut everywhere = subjects_everywhere(named.list.into_iter().flat_map(|(_, named)| named));
+    everywhere.extend(messages_of_sagas(global, &everywhere).await?);
     let ask = async |outbox: &Outbox| history_of(outbox, &everywhere, MOST_ENTRIES).await;
     let answers = ask_all(global, ask).await?;
     write_by_time(text, &answers, output)
+}
+
+/// Gives the messages of the commands whose replies sagas await, and of the replies, as all databases
+/// have them: their services may know them under other keys.
+async fn messages_of_sagas(global: &Global, asked: &[Subject]) -> Result<Vec<Subject>, CliError> {
+    if !asked.iter().any(|subject| matches!(subject, Subject::Saga(_))) {
+        return Ok(Vec::new());
+    }
+    let awaited =
+        ask_all(global, async |outbox: &Outbox| awaited_commands(outbox, asked).await).await?;
+    let targets = awaited.list.iter().map(|(target, _)| target.clone()).collect();
+    let commands: Vec<CommandId> =
+        awaited.list.into_iter().flat_map(|(_, commands)| commands).collect();
+    let known = what_is_known(targets, &commands).await?;
+    Ok(messages_of(known.list.iter().flat_map(|(_, known)| known), asked))
+}
+
+/// Asks databases what they have of commands; none where there is no command.
+async fn what_is_known(
+    targets: Vec<Target>,
+    commands: &[CommandId],
+) -> Result<Answers<Vec<CommandFacts>>, CliError> {
+    let targets = if commands.is_empty() { Vec::new() } else { targets };
+    ask_each(targets, async |outbox: &Outbox| commands_of(outbox, commands).await).await
 }
 
 /// Writes the entries of all databases in order of time, each with its service.
@@ -129,19 +156,17 @@ pub(super) async fn explain(
     text: &str,
     output: &mut Output,
 ) -> Result<ExitCode, CliError> {
-    let answers = ask_all(global, async |outbox: &Outbox| {
-        let mut explained = Vec::new();
+    let facts = ask_all(global, async |outbox: &Outbox| {
+        let mut known = Vec::new();
         for subject in named_subjects(outbox, text).await? {
-            if let Some(facts) = outbox.facts(&subject).await? {
-                explained.push(ExplainedSubject { subject, explanation: explain_facts(&facts) });
-            }
+            known.extend(outbox.facts(&subject).await?);
         }
-        Ok(explained)
+        Ok(known)
     })
     .await?;
+    let answers = explained_together(facts).await?;
     let databases = answers.list.len();
     answers.write(output, |output, target, explained| {
-        let selecting = config::selecting(global, &target.name, databases);
         if explained.is_empty() {
             output.line(nothing(text))?;
         }
@@ -150,6 +175,8 @@ pub(super) async fn explain(
             for (name, value) in &explanation.facts {
                 output.line(format!("    {}: {}", shown(name), cut(value, LONGEST_LINE)))?;
             }
+            let acts_on = explanation.database.as_deref().unwrap_or(&target.name);
+            let selecting = config::selecting(global, acts_on, databases);
             for command in &explanation.commands {
                 let command = command.replacen("outbox", &format!("outbox{selecting}"), 1);
                 output.line(format!("    $ {}", shown(&command)))?;
@@ -159,6 +186,32 @@ pub(super) async fn explain(
     })?;
     let found = answers.list.iter().any(|(_, explained)| !explained.is_empty());
     Ok(answers.exit_code(found))
+}
+
+/// Explains the facts of each database, with what the others have of the commands that its sagas wait
+/// for.
+async fn explained_together(
+    facts: Answers<Vec<Facts>>,
+) -> Result<Answers<Vec<ExplainedSubject>>, CliError> {
+    let Answers { list, mut failures } = facts;
+    let awaited = list.iter().flat_map(|(_, facts)| facts).flat_map(Facts::awaited_commands);
+    let awaited: Vec<CommandId> = awaited.collect();
+    let targets: Vec<Target> = list.iter().map(|(target, _)| target.clone()).collect();
+    // Of one database alone, its own facts have all.
+    let targets = if targets.len() > 1 { targets } else { Vec::new() };
+    let known = what_is_known(targets, &awaited).await?;
+    failures.extend(known.failures);
+    let explained = |(target, mut facts): (Target, Vec<Facts>)| {
+        for (other, commands) in known.list.iter().filter(|(other, _)| other.url != target.url) {
+            facts.iter_mut().for_each(|facts| facts.add_elsewhere(&other.name, commands));
+        }
+        let explained = facts.into_iter().map(|facts| ExplainedSubject {
+            explanation: explain_facts(&facts),
+            subject: facts.subject,
+        });
+        (target, explained.collect())
+    };
+    Ok(Answers { list: list.into_iter().map(explained).collect(), failures })
 }
 
 #[cfg(test)]

@@ -151,7 +151,14 @@ async fn ask_all<T>(
     global: &Global,
     ask: impl AsyncFn(&Outbox) -> Result<T, StoreError>,
 ) -> Result<Answers<T>, CliError> {
-    let targets = config::targets(global)?;
+    ask_each(config::targets(global)?, ask).await
+}
+
+/// Asks these databases, as [`ask_all`] asks all of them.
+async fn ask_each<T>(
+    targets: Vec<Target>,
+    ask: impl AsyncFn(&Outbox) -> Result<T, StoreError>,
+) -> Result<Answers<T>, CliError> {
     let is_only = targets.len() == 1;
     let mut answers = Answers { list: Vec::new(), failures: Vec::new() };
     for target in targets {

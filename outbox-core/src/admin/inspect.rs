@@ -1,12 +1,14 @@
 //! What an operator can ask of a store. No query scans: counts are bounded, and lists are read page
 //! by page.
 
-use super::{Bounded, ConsumerLive, Controls, DeadLetterFilter, Facts, RelayLive, SagasLive};
+use super::{
+    Bounded, CommandFacts, ConsumerLive, Controls, DeadLetterFilter, Facts, RelayLive, SagasLive,
+};
 use crate::{
     event::{LetterId, MessageId, SagaId, Timestamp},
     failure::{DeadLetter, DeadReason},
     outbox::{OutboxStats, PartitionNo, StoreError},
-    saga::SagaCounts,
+    saga::{CommandId, SagaCounts},
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -300,6 +302,13 @@ pub trait InspectStore: Send + Sync + 'static {
     /// Gives the facts about a subject that explain why it stands still; `None` if the store has
     /// nothing of it, which [`Facts::nothing`] explains.
     async fn facts(&self, subject: &Subject) -> Result<Option<Facts>, StoreError>;
+
+    /// Gives what the store has of a command of a saga, and of the reply to it: as the service that
+    /// sends the command, or as its participant. `None` from a store without this, which cannot tell.
+    async fn command_facts(&self, command: &CommandId) -> Result<Option<CommandFacts>, StoreError> {
+        let _ = command;
+        Ok(None)
+    }
 
     /// Groups dead letters by their cause, the largest group first. Reads at most the newest 10,000
     /// letters of the filter.

@@ -27,14 +27,14 @@ pub use acts::{
 pub use doctor::{DoctorStore, Finding, Severity};
 pub use erase::{EraseStore, ErasurePlan, TableErasure};
 pub use explain::{
-    AheadFacts, DeferredFacts, EventFacts, Explanation, Facts, InstanceFacts, LetterFacts,
-    RouteFacts, SagaFacts, explain, safe_text,
+    AheadFacts, CommandFacts, DeferredFacts, EventFacts, Explanation, Facts, HandledCommand,
+    InstanceFacts, LetterFacts, RouteFacts, SagaFacts, explain, safe_text,
 };
 pub use faces::{
     ActDone, Answer, DatabaseEntry, ExplainedSubject, ReasonFault, SagaHistory, ago_text,
-    checked_reason, cut_text, encoded_text, escaped_json, history_of, instant_text, is_unseen,
-    letter_by_id, named_subjects, saga_by_id, sagas_named, shown_text, span_text,
-    subjects_everywhere,
+    awaited_commands, checked_reason, commands_of, cut_text, encoded_text, escaped_json, history_of,
+    instant_text, is_unseen, letter_by_id, messages_of, named_subjects, saga_by_id, sagas_named,
+    shown_text, span_text, subjects_everywhere,
 };
 pub use gauges::DatabaseGauges;
 pub use inspect::{

@@ -178,6 +178,13 @@ impl CommandId {
     }
 }
 
+/// Gives the part of the stored form of headers ([`Headers::to_json`]) that those of a saga's commands
+/// and replies have, and no others.
+#[must_use]
+pub fn saga_in_json(saga: SagaId) -> String {
+    format!("\"{SAGA}\":\"{saga}\"")
+}
+
 /// Gives the topic for a command's reply; a reply has none.
 #[must_use]
 pub fn reply_to(headers: &Headers) -> Option<&str> {
@@ -219,6 +226,8 @@ mod tests {
         id.write_command(&mut command, Some("orders.replies"), Some("x"));
         assert_eq!(CommandId::read(&command), Ok(Some(id.clone())));
         assert_eq!(reply_to(&command), Some("orders.replies"));
+        assert!(command.to_json().contains(&saga_in_json(saga)), "{}", command.to_json());
+        assert!(!command.to_json().contains(&saga_in_json(SagaId::generate())));
         let mut reply = command.clone();
         id.write_reply(&mut reply, "payments");
         assert_eq!((CommandId::read(&reply), reply_to(&reply)), (Ok(Some(id.clone())), None));

@@ -35,7 +35,7 @@ mod tests;
 pub(crate) use crate::event::command::is_command;
 pub use crate::event::command::{
     CommandHash, CommandHeadersError, CommandId, CommandPhase, DONE, REJECTED, UNDONE, is_reply,
-    replied_by, reply_to,
+    replied_by, reply_to, saga_in_json,
 };
 pub use coordinator::{
     Replies, SagaClient, SagaStarts, Sagas, SagasBuilder, SagasError, SagasStats, Start, StuckSaga,

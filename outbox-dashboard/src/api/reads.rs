@@ -6,7 +6,7 @@ use crate::{
     access::Refusal,
     act::{filter, plans, read_text},
     builder::{App, Shared},
-    page::{ask_all, given::Asked},
+    page::{ask_all, given::Asked, participants},
     store::{DashboardStore, Database},
 };
 use axum::{
@@ -16,14 +16,14 @@ use axum::{
 use http::StatusCode;
 use outbox_core::{
     admin::{
-        Answer, DatabaseEntry, ExplainedSubject, History, Page, SagaHistory, Subject,
-        explain as explain_facts, history_of, letter_by_id, named_subjects, sagas_named,
-        subjects_everywhere,
+        Answer, DatabaseEntry, ExplainedSubject, Facts, History, Page, SagaHistory, Subject,
+        awaited_commands, explain as explain_facts, history_of, letter_by_id, messages_of,
+        named_subjects, sagas_named, subjects_everywhere,
     },
     event::{LetterId, MessageId, SagaId},
     failure::DeadLetter,
     outbox::StoreError,
-    saga::{SagaFilter, SagaState},
+    saga::{CommandId, SagaFilter, SagaState},
 };
 use serde::Serialize;
 use std::sync::Arc;
@@ -109,7 +109,18 @@ pub(super) async fn life(State(app): State<Shared>, asked: Asked) -> Result<Resp
 pub(super) async fn follow(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
     let (databases, text) = (asked.databases(&app)?, text(&asked)?);
     let named = ask(&databases, |store| async move { named_subjects(&*store, text).await }).await?;
-    let subjects = subjects_everywhere(named.into_iter().flat_map(|(_, named)| named));
+    let mut subjects = subjects_everywhere(named.into_iter().flat_map(|(_, named)| named));
+    let sagas = subjects.as_slice();
+    let question = |store: Store| async move { awaited_commands(&*store, sagas).await };
+    let awaited: Vec<(Database, Vec<CommandId>)> = ask(&databases, question).await?;
+    let awaited: Vec<CommandId> = awaited.into_iter().flat_map(|(_, commands)| commands).collect();
+    let known = participants::ask(&app, &databases, &awaited).await;
+    if let Some(refusal) = known.refusal() {
+        return Err(refusal);
+    }
+    let known = known.list.iter().flat_map(|(_, commands)| commands);
+    let messages = messages_of(known, &subjects);
+    subjects.extend(messages);
     by_time(&app, &databases, &subjects).await
 }
 
@@ -135,18 +146,31 @@ async fn by_time(
 }
 
 pub(super) async fn explain(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {
-    let (text, sensitive) = (text(&asked)?, &app.sensitive);
-    each(&app, &asked, |store| async move {
-        let mut explained = Vec::new();
+    let (databases, text, sensitive) = (asked.databases(&app)?, text(&asked)?, &app.sensitive);
+    let question = |store: Store| async move {
+        let mut known = Vec::new();
         for subject in named_subjects(&*store, text).await? {
-            if let Some(facts) = store.facts(&subject).await? {
-                let facts = sensitive.facts(facts);
-                explained.push(ExplainedSubject { subject, explanation: explain_facts(&facts) });
-            }
+            known.extend(store.facts(&subject).await?.map(|facts| sensitive.facts(facts)));
         }
-        Ok(explained)
-    })
-    .await
+        Ok(known)
+    };
+    let mut known: Vec<(Database, Vec<Facts>)> = ask(&databases, question).await?;
+    let commands = participants::awaited(known.iter().flat_map(|(_, facts)| facts));
+    let elsewhere = participants::ask(&app, &databases, &commands).await;
+    if let Some(refusal) = elsewhere.refusal() {
+        return Err(refusal);
+    }
+    let mut answers = Vec::new();
+    for (database, facts) in &mut known {
+        facts.iter_mut().for_each(|facts| participants::add(database, facts, &elsewhere));
+        let explained = facts.iter().map(|facts| ExplainedSubject {
+            subject: facts.subject.clone(),
+            explanation: explain_facts(facts),
+        });
+        let result: Vec<ExplainedSubject> = explained.collect();
+        answers.push(Answer { database: &*database.name, result });
+    }
+    respond(StatusCode::OK, &answers)
 }
 
 pub(super) async fn letters(State(app): State<Shared>, asked: Asked) -> Result<Response, Refusal> {

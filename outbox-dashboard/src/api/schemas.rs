@@ -136,6 +136,7 @@ fn questions() -> Vec<(&'static str, Schema)> {
         ("sentence", text()),
         ("facts", array(array(text()))),
         ("commands", array(text())),
+        ("?database", text()),
     ]);
     let group = object(&[
         ("route", text()),

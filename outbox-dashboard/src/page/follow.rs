@@ -1,7 +1,7 @@
 //! The home: one search box; then a sentence why something stands still, its lanes over all
 //! databases, and what a click would do.
 
-mod acts;
+pub(crate) mod acts;
 mod found;
 
 use super::{

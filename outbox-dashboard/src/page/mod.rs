@@ -8,6 +8,7 @@ pub(crate) mod letters;
 pub(crate) mod letter;
 pub(crate) mod sagas;
 pub(crate) mod saga;
+pub(crate) mod participants;
 pub(crate) mod lists;
 
 pub(crate) use frame::{

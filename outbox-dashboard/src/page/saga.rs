@@ -3,8 +3,9 @@
 
 use super::{
     Body, Layout, Notice, Tab, View, ask_all,
+    follow::acts::{Step, steps_of},
     given::Asked,
-    shell,
+    participants, shell,
     text::{Markup, Tone, cell, clock, number, query, sentence, state, text},
 };
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     act::forms,
     builder::{App, Shared},
     draw::saga::{draw, saga_state},
-    store::DashboardStore,
+    store::{DashboardStore, Database},
     visit::Visit,
 };
 use askama::Template;
@@ -21,7 +22,7 @@ use axum::{
     response::Response,
 };
 use outbox_core::{
-    admin::{Explanation, Subject, explain, saga_by_id},
+    admin::{Explanation, Facts, Subject, explain, saga_by_id},
     event::{SagaId, Timestamp},
     outbox::StoreError,
     saga::{LogEntry, Record, SagaView},
@@ -50,6 +51,8 @@ struct SagaBody<'a> {
     state: Markup,
     sentence: Option<Markup>,
     is_urgent: bool,
+    /// What moves it in another database, where its command or the reply waits.
+    steps: Vec<Step>,
     graph: Markup,
     has_shape: bool,
     facts: Vec<(&'static str, Markup)>,
@@ -77,7 +80,7 @@ pub(crate) async fn page(
 struct Known {
     saga: SagaView,
     log: Vec<LogEntry>,
-    explanation: Option<Explanation>,
+    facts: Option<Facts>,
     now: Timestamp,
 }
 
@@ -90,7 +93,18 @@ async fn known(
     let log = store.saga_log(id).await?;
     let facts = store.facts(&Subject::Saga(id)).await?.map(|facts| app.sensitive.facts(facts));
     let now = facts.as_ref().map_or_else(super::text::host_now, |facts| facts.now);
-    Ok(Some(Known { saga, log, explanation: facts.map(|facts| explain(&facts)), now }))
+    Ok(Some(Known { saga, log, facts, now }))
+}
+
+/// Explains a saga of a database, with what the other databases have of the commands whose replies it
+/// awaits; tells which of them did not answer.
+async fn explained(app: &App, own: &Database, facts: &mut Facts) -> (Explanation, Vec<Notice>) {
+    let others = app.databases.iter().filter(|database| database.name != own.name);
+    let others: Vec<Database> = others.cloned().collect();
+    let commands = participants::awaited([&*facts]);
+    let known = participants::ask(app, &others, &commands).await;
+    participants::add(own, facts, &known);
+    (explain(facts), known.notices)
 }
 
 /// Draws the body.
@@ -103,23 +117,30 @@ pub(crate) async fn body(app: &App, view: &View, id: &str, asked: &Asked) -> Res
     let answers = ask_all(&databases, |store| async move { known(app, &*store, id).await }).await;
     let missing = answers.refusal();
     let found = answers.list.into_iter().find_map(|(db, known)| Some((db, known?)));
-    let Some((database, known)) = found else {
+    let Some((database, mut known)) = found else {
         let gone = "it was never started here, or it has ended and its retention is over";
         return Err(missing.unwrap_or_else(|| none(gone)));
     };
-    let Known { saga, log, explanation, now } = &known;
+    let (mut explanation, mut notices) = (None, answers.notices);
+    if let Some(facts) = &mut known.facts {
+        let (told, missing) = explained(app, &database, facts).await;
+        notices.extend(missing);
+        explanation = Some(told);
+    }
+    let Known { saga, log, now, .. } = &known;
     let (name, version) = &saga.definition;
     let shape = app.shapes.iter().find(|shape| shape.name == *name && shape.version == *version);
     let (tone, word) = saga_state(saga.instance.state);
     let left_out = log.len().saturating_sub(SHOWN);
     let body = SagaBody {
         view,
-        notices: answers.notices,
+        notices,
         definition: cell(&format!("{name} v{version}"), 80),
         db: cell(&database.name, 60),
         state: state(tone, word),
         sentence: explanation.as_ref().map(|explanation| sentence(&explanation.sentence)),
         is_urgent: explanation.as_ref().is_some_and(|e| !e.commands.is_empty()),
+        steps: explanation.as_ref().map(steps_elsewhere).unwrap_or_default(),
         graph: draw(shape, &saga.instance),
         has_shape: shape.is_some(),
         facts: facts(saga, *now),
@@ -129,6 +150,12 @@ pub(crate) async fn body(app: &App, view: &View, id: &str, asked: &Asked) -> Res
         acts: forms::saga(view, &database.name, saga),
     };
     Ok(Body::draw(format!("Saga {name}"), &body))
+}
+
+/// Gives what moves a saga in another database; what moves it in its own, its own forms do.
+fn steps_elsewhere(explanation: &Explanation) -> Vec<Step> {
+    let database = explanation.database.as_deref();
+    database.map(|database| steps_of(&explanation.commands, database)).unwrap_or_default()
 }
 
 fn facts(saga: &SagaView, now: Timestamp) -> Vec<(&'static str, Markup)> {

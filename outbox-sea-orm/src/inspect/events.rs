@@ -20,9 +20,9 @@ use sea_orm::{QueryResult, Value};
 use std::collections::HashMap;
 
 /// Ids at the beginning of each partition that are searched first: what stands still is there.
-const FIRST: i64 = 1_000;
+pub(super) const FIRST: i64 = 1_000;
 /// Rows before and from the place that the time of a message id leads to.
-const AROUND: (i64, i64) = (200, 800);
+pub(super) const AROUND: (i64, i64) = (200, 800);
 /// Route rows of one event that are read: more than any relay has routes.
 const MOST_ROUTES: i64 = 200;
 /// Events whose route rows are read by one statement; each is a parameter.
@@ -128,7 +128,7 @@ impl Place {
     }
 
     /// Tells whether there are more rows than a window.
-    async fn is_longer(self, outbox: &Outbox, rows: i64) -> Result<bool, StoreError> {
+    pub(super) async fn is_longer(self, outbox: &Outbox, rows: i64) -> Result<bool, StoreError> {
         let (table, place) = self.of(outbox);
         let sql = format!(
             "SELECT e.event_id FROM {table} WHERE {place} ORDER BY e.event_id LIMIT 1 OFFSET {rows}"
@@ -138,7 +138,7 @@ impl Place {
 
     /// Finds the id at which rows begin that were saved at a time or later, by halves, down to a
     /// window. Ids are in the order of time but for transactions that ran at once.
-    async fn begin_of(self, outbox: &Outbox, time: i64) -> Result<i64, StoreError> {
+    pub(super) async fn begin_of(self, outbox: &Outbox, time: i64) -> Result<i64, StoreError> {
         let (table, place) = self.of(outbox);
         let end = |which| format!("SELECT {which}(e.event_id) FROM {table} WHERE {place}");
         let mut low = number(outbox, &end("min"), self.values()).await?;

@@ -1,7 +1,7 @@
 //! The facts that explain why a subject stands still.
 
 use super::{
-    WINDOW, column,
+    WINDOW, column, commands,
     events::{self, EventRow},
     instant, letters, lists, maybe_instant, name, now,
     overview::{controls, coordinators, instances, partition_owners, relays, running_parts},
@@ -9,9 +9,12 @@ use super::{
 };
 use crate::outbox::Outbox;
 use outbox_core::{
-    admin::{AheadFacts, Bounded, EventFacts, Facts, RouteFacts, SagaFacts, Subject, safe_text},
+    admin::{
+        AheadFacts, Bounded, ConsumerView, Controls, EventFacts, Facts, InstanceFacts, RelayView,
+        RouteFacts, SagaFacts, SagasLive, Subject, safe_text,
+    },
     event::{MessageId, SagaId},
-    outbox::{RouteState, StoreError},
+    outbox::{PartitionNo, RouteState, StoreError},
     saga::{Instance, Record},
 };
 use sea_orm::{QueryResult, Value};
@@ -28,30 +31,51 @@ pub(super) async fn facts(outbox: &Outbox, subject: &Subject) -> Result<Option<F
         Subject::Key(key) => of_key(outbox, &mut facts, key).await?,
         Subject::Saga(id) => {
             facts.saga = saga(outbox, *id).await?;
-            let waits =
-                |saga: &SagaFacts| saga.instance.steps.iter().any(|step| step.state.awaits_reply());
-            if facts.saga.as_ref().is_some_and(waits) {
-                // Its commands have its id as their key.
-                of_key(outbox, &mut facts, &id.to_string()).await?;
-            }
         }
     }
     if facts.is_empty() && facts.not_searched.is_empty() {
         return Ok(None);
     }
-    facts.controls = controls(outbox).await?;
-    let owners = partition_owners(outbox).await?;
-    facts.relays = relays(outbox, &owners).await?;
-    if let Some(event) = &mut facts.event {
-        let owner = owners.into_iter().find(|(partition, _)| *partition == event.partition);
-        event.owner = owner.and_then(|(_, owner)| owner);
-    }
-    if facts.saga.is_some() || !facts.deferred.is_empty() {
-        let parts = running_parts(outbox).await?;
-        facts.coordinators = coordinators(&parts);
-        facts.instances = instances(outbox, &parts).await?;
+    let with_parts = facts.saga.is_some() || !facts.deferred.is_empty();
+    let around = Surroundings::read(outbox, with_parts).await?;
+    around.put_into(&mut facts);
+    for command in facts.awaited_commands() {
+        facts.commands.push(commands::of(outbox, &command, &around).await?);
     }
     Ok(Some(facts))
+}
+
+/// What runs around a subject, and what operators have paused.
+pub(super) struct Surroundings {
+    controls: Controls,
+    owners: Vec<(PartitionNo, Option<String>)>,
+    relays: Vec<RelayView>,
+    coordinators: Vec<ConsumerView<SagasLive>>,
+    instances: Vec<InstanceFacts>,
+}
+
+impl Surroundings {
+    /// Reads it; consumers and coordinators only `with_parts`.
+    pub(super) async fn read(outbox: &Outbox, with_parts: bool) -> Result<Self, StoreError> {
+        let controls = controls(outbox).await?;
+        let owners = partition_owners(outbox).await?;
+        let relays = relays(outbox, &owners).await?;
+        let parts = if with_parts { running_parts(outbox).await? } else { Vec::new() };
+        let instances = if with_parts { instances(outbox, &parts).await? } else { Vec::new() };
+        Ok(Self { controls, owners, relays, coordinators: coordinators(&parts), instances })
+    }
+
+    /// Adds it to facts, with the owner of their event.
+    pub(super) fn put_into(&self, facts: &mut Facts) {
+        facts.controls.clone_from(&self.controls);
+        facts.relays.clone_from(&self.relays);
+        facts.coordinators.clone_from(&self.coordinators);
+        facts.instances.clone_from(&self.instances);
+        if let Some(event) = &mut facts.event {
+            let owner = self.owners.iter().find(|(partition, _)| *partition == event.partition);
+            event.owner = owner.and_then(|(_, owner)| owner.clone());
+        }
+    }
 }
 
 async fn message(outbox: &Outbox, facts: &mut Facts, id: MessageId) -> Result<(), StoreError> {
@@ -132,7 +156,10 @@ async fn of_key(outbox: &Outbox, facts: &mut Facts, key: &str) -> Result<(), Sto
 }
 
 /// Reads what holds an event up; its owner follows.
-async fn event_facts(outbox: &Outbox, event: EventRow) -> Result<EventFacts, StoreError> {
+pub(super) async fn event_facts(
+    outbox: &Outbox,
+    event: EventRow,
+) -> Result<EventFacts, StoreError> {
     let routes = events::routes(outbox, event.partition, event.id).await?;
     let routes: Vec<RouteFacts> = routes.into_iter().map(|route| route.facts).collect();
     let (mut ahead, mut parked_by) = (None, None);

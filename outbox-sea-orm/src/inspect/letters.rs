@@ -145,6 +145,31 @@ pub(super) async fn of_key(
     newest(outbox, "w.message_key = ?", Value::from(key)).await
 }
 
+/// Reads the open letters whose headers have a text, among the newest [`WINDOW`], each with its
+/// headers.
+pub(super) async fn open_headed(
+    outbox: &Outbox,
+    text: &str,
+) -> Result<Searched<Vec<(LetterHistory, String)>>, StoreError> {
+    let before = format!(
+        "SELECT letter_id FROM {{letters}} ORDER BY letter_id DESC LIMIT 1 OFFSET {WINDOW}"
+    );
+    let before = query(outbox, &before, Vec::new()).await?;
+    let before: Option<i64> = before.first().map(|row| column(row, 0)).transpose()?;
+    let sql = format!(
+        "SELECT letter_id, headers FROM {{letters}} WHERE letter_id > ? AND resolution IS NULL \
+         AND headers LIKE ? ORDER BY letter_id LIMIT {MOST}"
+    );
+    let values = vec![Value::from(before.unwrap_or(0)), Value::from(format!("%{text}%"))];
+    let mut rows = Vec::new();
+    for row in query(outbox, &sql, values).await? {
+        if let Some(letter) = by_number(outbox, column(&row, 0)?).await? {
+            rows.push((letter, column(&row, 1)?));
+        }
+    }
+    Ok(Searched { rows, whole: before.is_none() })
+}
+
 /// Reads a letter.
 pub(super) async fn by_number(
     outbox: &Outbox,

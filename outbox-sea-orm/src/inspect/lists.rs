@@ -12,6 +12,7 @@ use outbox_core::{
     outbox::{Awaited, StoreError},
 };
 use sea_orm::{QueryResult, Value};
+use std::collections::HashMap;
 
 /// Deliveries of one read, each with up to 64 KiB of errors.
 const CHUNK: u32 = 60;
@@ -294,6 +295,40 @@ pub(super) async fn deferred_key(
     let marks = vec!["?"; ids.len()].join(", ");
     let rows = read(outbox, &format!("stored_id IN ({marks})"), ids, CHUNK).await?;
     Ok(Searched { rows: with_heads(outbox, rows).await?, whole })
+}
+
+/// Reads the deferred deliveries whose headers have a text, among the first [`WINDOW`], each with its
+/// headers.
+pub(super) async fn deferred_headed(
+    outbox: &Outbox,
+    text: &str,
+) -> Result<Searched<Vec<(DeferredHistory, String)>>, StoreError> {
+    let end =
+        format!("SELECT stored_id FROM {{deferred}} ORDER BY stored_id LIMIT 1 OFFSET {WINDOW}");
+    let end = query(outbox, &end, Vec::new()).await?;
+    let end: Option<i64> = end.first().map(|row| column(row, 0)).transpose()?;
+    let sql = format!(
+        "SELECT stored_id, headers FROM {{deferred}} WHERE stored_id < ? AND headers LIKE ? \
+         ORDER BY stored_id LIMIT {CHUNK}"
+    );
+    let values = vec![Value::from(end.unwrap_or(i64::MAX)), Value::from(format!("%{text}%"))];
+    let mut headers: HashMap<i64, String> = HashMap::new();
+    for row in query(outbox, &sql, values).await? {
+        headers.insert(column(&row, 0)?, column(&row, 1)?);
+    }
+    let whole = end.is_none();
+    if headers.is_empty() {
+        return Ok(Searched { rows: Vec::new(), whole });
+    }
+    let marks = vec!["?"; headers.len()].join(", ");
+    let ids: Vec<Value> = headers.keys().map(|id| Value::from(*id)).collect();
+    let rows = read(outbox, &format!("stored_id IN ({marks})"), ids, CHUNK).await?;
+    let rows = with_heads(outbox, rows).await?;
+    let with_headers = |row: DeferredHistory| {
+        let of_row = headers.remove(&row.facts.view.id)?;
+        Some((row, of_row))
+    };
+    Ok(Searched { rows: rows.into_iter().filter_map(with_headers).collect(), whole })
 }
 
 /// Adds the first delivery of each one's key, where that is another one.

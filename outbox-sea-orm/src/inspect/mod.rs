@@ -9,6 +9,7 @@ mod lists;
 mod find;
 mod history;
 mod facts;
+mod commands;
 mod samples;
 mod tail;
 
@@ -23,12 +24,13 @@ pub(crate) use letters::oldest_open;
 pub(crate) use lists::{oldest_deferred, senders};
 use outbox_core::{
     admin::{
-        Bounded, DeadLetterFilter, DeferredView, Facts, Found, History, InboxView, InspectStore,
-        LetterGroup, ListStore, Overview, Page, ScheduledView, Subject, safe_text,
+        Bounded, CommandFacts, DeadLetterFilter, DeferredView, Facts, Found, History, InboxView,
+        InspectStore, LetterGroup, ListStore, Overview, Page, ScheduledView, Subject, safe_text,
     },
     event::{LetterId, MessageId, SENSITIVE, Timestamp},
     failure::{AttemptError, DeadLetter},
     outbox::StoreError,
+    saga::CommandId,
 };
 pub(crate) use overview::{coordinators, instances, partition_owners, relays, running_parts};
 use sea_orm::{ConnectionTrait, DbErr, QueryResult, TryGetable, Value};
@@ -63,6 +65,10 @@ impl InspectStore for Outbox {
 
     async fn facts(&self, subject: &Subject) -> Result<Option<Facts>, StoreError> {
         facts::facts(self, subject).await
+    }
+
+    async fn command_facts(&self, command: &CommandId) -> Result<Option<CommandFacts>, StoreError> {
+        commands::command_facts(self, command).await.map(Some)
     }
 
     async fn letter_groups(

@@ -7,8 +7,8 @@ use crate::{
     },
     event::{LetterId, MessageId, SagaId, Timestamp},
     failure::{ConsumerOrigin, DeadReason, Resolution},
-    outbox::{Awaited, DeclaredHandler, PartitionNo, RouteState},
-    saga::{DefinitionId, Instance},
+    outbox::{Awaited, CommandOutcome, DeclaredHandler, PartitionNo, RouteState},
+    saga::{CommandId, CommandPhase, DefinitionId, Instance, StepProgress, StepState},
 };
 
 /// The facts about a subject that [`explain`](super::explain) needs. Stores read them.
@@ -34,6 +34,11 @@ pub struct Facts {
     pub deferred: Vec<DeferredFacts>,
     /// The saga.
     pub saga: Option<SagaFacts>,
+    /// The commands whose replies the saga awaits, as this database has them.
+    pub commands: Vec<CommandFacts>,
+    /// The same as other databases have them, each by its name. Stores leave it empty: who asks
+    /// several databases adds it, by [`add_elsewhere`](Self::add_elsewhere).
+    pub elsewhere: Vec<(String, CommandFacts)>,
     /// Relays: those with a valid lease, and those that own a partition.
     pub relays: Vec<RelayView>,
     /// Instances of consumers that have a row.
@@ -61,6 +66,8 @@ impl Facts {
             received: Vec::new(),
             deferred: Vec::new(),
             saga: None,
+            commands: Vec::new(),
+            elsewhere: Vec::new(),
             relays: Vec::new(),
             instances: Vec::new(),
             coordinators: Vec::new(),
@@ -79,6 +86,19 @@ impl Facts {
             && self.received.is_empty()
             && self.deferred.is_empty()
             && self.saga.is_none()
+    }
+
+    /// Gives the commands whose replies the saga awaits; none for another subject.
+    #[must_use]
+    pub fn awaited_commands(&self) -> Vec<CommandId> {
+        self.saga.as_ref().map(SagaFacts::awaited_commands).unwrap_or_default()
+    }
+
+    /// Adds what another database, by its name, has of the commands whose replies the saga awaits.
+    pub fn add_elsewhere(&mut self, database: &str, commands: &[CommandFacts]) {
+        let awaited = self.awaited_commands();
+        let of_saga = commands.iter().filter(|known| awaited.contains(&known.command));
+        self.elsewhere.extend(of_saga.map(|known| (database.to_owned(), known.clone())));
     }
 }
 
@@ -222,4 +242,59 @@ pub struct SagaFacts {
     pub ended_at: Option<Timestamp>,
     /// The text of the last failed attempt in its log.
     pub last_error: Option<String>,
+}
+
+impl SagaFacts {
+    /// Gives the commands whose replies it awaits, in the order of its steps.
+    #[must_use]
+    pub fn awaited_commands(&self) -> Vec<CommandId> {
+        let command = |step: &StepProgress| {
+            let phase = match step.state {
+                StepState::Waiting => CommandPhase::Do,
+                StepState::Cancelling => CommandPhase::Undo,
+                _ => return None,
+            };
+            let round = step.command.as_ref()?.round;
+            Some(CommandId { saga: self.id, step: step.step.clone(), round, phase })
+        };
+        self.instance.steps.iter().filter_map(command).collect()
+    }
+}
+
+/// What a database has of a command of a saga and of the reply to it: that of the service which
+/// sends it, or that of its participant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CommandFacts {
+    /// The command.
+    pub command: CommandId,
+    /// What waits of the command: its event in the outbox, its open letters, its deferred
+    /// deliveries; with the relays and consumers of the database.
+    pub sent: Facts,
+    /// How a consumer of the database has handled it.
+    pub handled: Option<HandledCommand>,
+    /// What waits of the reply, in the same way: in the participant's outbox, or at the consumer that
+    /// takes the replies to the saga.
+    pub reply: Facts,
+}
+
+impl CommandFacts {
+    /// Gives the messages of the command and of the reply that are stored, to follow them.
+    pub fn messages(&self) -> impl Iterator<Item = MessageId> {
+        [&self.sent, &self.reply].into_iter().flat_map(|part| {
+            let event = part.event.iter().map(|event| event.message);
+            let letters = part.letters.iter().map(|letter| letter.message);
+            event.chain(letters).chain(part.deferred.iter().map(|delivery| delivery.view.message))
+        })
+    }
+}
+
+/// A command that a consumer has handled: its effect and its reply are committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandledCommand {
+    /// The consumer.
+    pub consumer: String,
+    /// What came of it.
+    pub outcome: CommandOutcome,
+    /// When.
+    pub at: Timestamp,
 }

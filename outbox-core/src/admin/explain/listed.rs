@@ -1,7 +1,7 @@
 //! The facts behind a sentence, as names with values.
 
 use super::{
-    DeferredFacts, EventFacts, Facts, LetterFacts, RouteFacts, SagaFacts,
+    CommandFacts, DeferredFacts, EventFacts, Facts, LetterFacts, RouteFacts, SagaFacts,
     words::{error, name},
 };
 use crate::admin::RelayView;
@@ -36,6 +36,10 @@ pub(super) fn listed(facts: &Facts) -> Vec<(String, String)> {
     }
     if let Some(saga) = &facts.saga {
         list.saga(saga);
+    }
+    facts.commands.iter().for_each(|known| list.command(None, known));
+    for (database, known) in &facts.elsewhere {
+        list.command(Some(database), known);
     }
     for control in &facts.controls.0 {
         let by = name(&control.by);
@@ -146,6 +150,31 @@ impl List {
             view.failures
         );
         self.add(format!("deferred delivery {}", view.id), value);
+    }
+
+    /// Lists what a database has of a command and of its reply; another database with its name.
+    fn command(&mut self, database: Option<&str>, known: &CommandFacts) {
+        let begun = self.0.len();
+        for part in [&known.sent, &known.reply] {
+            part.event.iter().for_each(|event| self.event(event));
+            part.letters.iter().for_each(|letter| self.letter(letter));
+            part.deferred.iter().for_each(|delivery| self.deferred(delivery));
+        }
+        let step = name(&known.command.step);
+        if let Some(handled) = &known.handled {
+            let value = format!(
+                "{} at {}, {}",
+                name(&handled.consumer),
+                handled.at,
+                handled.outcome.as_str()
+            );
+            self.add(format!("command of step {step} handled by"), value);
+        }
+        known.sent.not_searched.iter().for_each(|left_out| self.add("not searched", left_out));
+        let Some(database) = database.map(name) else { return };
+        for (fact, _) in self.0.iter_mut().skip(begun) {
+            *fact = format!("{database}: {fact}");
+        }
     }
 
     fn saga(&mut self, saga: &SagaFacts) {

@@ -6,6 +6,7 @@ mod event;
 mod route;
 mod letter;
 mod deferred;
+mod command;
 mod saga;
 mod listed;
 
@@ -13,7 +14,8 @@ mod listed;
 mod tests;
 
 pub use facts::{
-    AheadFacts, DeferredFacts, EventFacts, Facts, InstanceFacts, LetterFacts, RouteFacts, SagaFacts,
+    AheadFacts, CommandFacts, DeferredFacts, EventFacts, Facts, HandledCommand, InstanceFacts,
+    LetterFacts, RouteFacts, SagaFacts,
 };
 pub use words::safe_text;
 
@@ -29,6 +31,9 @@ pub struct Explanation {
     pub facts: Vec<(String, String)>,
     /// Commands that move it, if nothing moves it by itself.
     pub commands: Vec<String>,
+    /// The database that the commands are for, by its name, where it is not the one that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
 }
 
 /// A sentence, and the commands that move its subject.
@@ -36,11 +41,13 @@ pub struct Explanation {
 struct Answer {
     sentence: String,
     commands: Vec<String>,
+    /// The database that the commands are for, where it is not the one that was asked.
+    database: Option<String>,
 }
 
 impl Answer {
     fn new(sentence: impl Into<String>) -> Self {
-        Self { sentence: sentence.into(), commands: Vec::new() }
+        Self { sentence: sentence.into(), commands: Vec::new(), database: None }
     }
 
     fn command(mut self, command: impl Into<String>) -> Self {
@@ -54,30 +61,33 @@ impl Answer {
 /// deferred delivery; it is finished, or resolved.
 #[must_use]
 pub fn explain(facts: &Facts) -> Explanation {
-    let Answer { mut sentence, commands } = answer(facts);
+    let Answer { mut sentence, commands, database } = answer(facts);
     if facts.is_empty() {
         sentence.extend(facts.not_searched.iter().map(|left_out| format!(" {left_out}")));
     }
-    Explanation { sentence, facts: listed::listed(facts), commands }
+    Explanation { sentence, facts: listed::listed(facts), commands, database }
 }
 
 fn answer(facts: &Facts) -> Answer {
     if let Some(saga) = &facts.saga {
         return saga::saga(facts, saga);
     }
+    let known = waiting(facts).or_else(|| letter::finished(facts));
+    known.unwrap_or_else(|| nothing(&facts.subject))
+}
+
+/// Explains what waits of a message or of a key; `None` where nothing does.
+fn waiting(facts: &Facts) -> Option<Answer> {
     if let Some(event) = &facts.event {
-        return event::event(facts, event);
+        return Some(event::event(facts, event));
     }
     if let Some(scheduled) = &facts.scheduled {
-        return event::scheduled(facts, scheduled);
+        return Some(event::scheduled(facts, scheduled));
     }
     if let Some(open) = facts.letters.iter().find(|letter| letter.resolution.is_none()) {
-        return letter::open(facts, open);
+        return Some(letter::open(facts, open));
     }
-    if let Some(first) = deferred::first(facts) {
-        return deferred::deferred(facts, first);
-    }
-    letter::finished(facts).unwrap_or_else(|| nothing(&facts.subject))
+    deferred::first(facts).map(|first| deferred::deferred(facts, first))
 }
 
 fn nothing(subject: &Subject) -> Answer {

@@ -1,44 +1,51 @@
 //! Why a saga stands still.
 
 use super::{
-    Answer, Facts, SagaFacts, event, letter,
+    Answer, Facts, SagaFacts, command, event, letter,
     route::resume,
     words::{argument, because, clock, control, count, due, error, name},
 };
 use crate::{
     admin::ControlScope,
     event::Timestamp,
-    saga::{SagaState, StepProgress, StepState},
+    saga::{CommandId, SagaState, StepProgress, StepState},
 };
 
 /// Explains a saga. The first of the checks decides that has something to say: what an operator has
 /// to decide comes first, then what no process does, then what a step waits for.
 pub(super) fn saga(facts: &Facts, saga: &SagaFacts) -> Answer {
-    let checks = [
-        ended,
-        stuck,
-        running,
-        paused,
-        no_coordinator,
-        blocked,
+    let checks: [Check; 10] = [
+        |facts, saga| ended(facts, saga).map(here),
+        |facts, saga| stuck(facts, saga).map(here),
+        |facts, saga| running(facts, saga).map(here),
+        |facts, saga| paused(facts, saga).map(here),
+        |facts, saga| no_coordinator(facts, saga).map(here),
+        |facts, saga| blocked(facts, saga).map(here),
         waits_for_reply,
-        retrying,
-        claim_over,
-        next_due,
+        |facts, saga| retrying(facts, saga).map(here),
+        |facts, saga| claim_over(facts, saga).map(here),
+        |facts, saga| next_due(facts, saga).map(here),
     ];
-    let (text, commands) = checks
+    let answer = checks
         .iter()
         .find_map(|check| check(facts, saga))
-        .unwrap_or_else(|| ("waits for a coordinator to claim it".to_owned(), Vec::new()));
+        .unwrap_or_else(|| Answer::new("waits for a coordinator to claim it"));
     let (definition, version) = (name(&saga.definition.0), saga.definition.1);
-    let mut answer =
-        Answer::new(format!("Saga {} (`{definition}` version {version}) {text}.", saga.id));
-    answer.commands = commands;
-    answer
+    let sentence =
+        format!("Saga {} (`{definition}` version {version}) {}.", saga.id, answer.sentence);
+    Answer { sentence, ..answer }
 }
+
+/// A check of a saga: says what the saga does or waits for, without the full stop.
+type Check = fn(&Facts, &SagaFacts) -> Option<Answer>;
 
 /// What the saga does or waits for, and the commands that move it.
 type Clause = (String, Vec<String>);
+
+/// Makes the answer of a clause, whose commands are for the saga's own database.
+fn here((sentence, commands): Clause) -> Answer {
+    Answer { commands, ..Answer::new(sentence) }
+}
 
 fn ended(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {
     if !saga.instance.state.is_final() {
@@ -143,8 +150,27 @@ fn blocked(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {
     Some((text, Vec::new()))
 }
 
-fn waits_for_reply(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {
-    let step = open(saga, |step| step.state.awaits_reply())?;
+/// A remote step waits for its reply. Of several, the first one decides for which somebody has to do
+/// something.
+fn waits_for_reply(facts: &Facts, saga: &SagaFacts) -> Option<Answer> {
+    let first = open(saga, |step| step.state.awaits_reply())?;
+    let known = |id: CommandId| {
+        let step = saga.instance.steps.iter().find(|step| step.step == id.step)?;
+        Some((step, command::standing(facts, saga, &id)?))
+    };
+    let known: Vec<(&StepProgress, Answer)> =
+        saga.awaited_commands().into_iter().filter_map(known).collect();
+    let urgent = known.iter().find(|(_, answer)| !answer.commands.is_empty());
+    let Some((step, there)) = urgent.or_else(|| known.first()) else {
+        return Some(without_command(facts, awaited(facts, saga, first)?));
+    };
+    let text = awaited(facts, saga, step)?;
+    let sentence = format!("{text}. {}", there.sentence.trim_end_matches('.'));
+    Some(Answer { sentence, ..there.clone() })
+}
+
+/// Writes for which reply a saga waits, since when, and what it does by itself.
+fn awaited(facts: &Facts, saga: &SagaFacts, step: &StepProgress) -> Option<String> {
     let command = step.command.as_ref()?;
     let reply_due = Timestamp::from_micros(command.reply_due_us);
     let sends = count(command.sends, "command");
@@ -155,22 +181,26 @@ fn waits_for_reply(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {
         (false, true) => "the command is sent again now".to_owned(),
         (false, false) => "its time is over, and it compensates now".to_owned(),
     };
-    let text = format!(
+    Some(format!(
         "{}waits for the reply to step `{}` since {} ({sends} sent), and {then}",
         direction(saga),
         name(&step.step),
         clock(saga.changed_at, facts.now),
-    );
-    // Its command may stand still here; or it is with the participant, whose outbox tells more.
-    let command = facts.event.as_ref().map(|waiting| event::event(facts, waiting));
+    ))
+}
+
+/// Explains a wait for a reply whose command no database tells of: a store may give the event or the
+/// letters of its key.
+fn without_command(facts: &Facts, text: String) -> Answer {
+    let waiting = facts.event.as_ref().map(|waiting| event::event(facts, waiting));
     let open = || facts.letters.iter().find(|letter| letter.resolution.is_none());
-    let command = command.or_else(|| open().map(|open| letter::open(facts, open)));
-    Some(match command {
-        None => (text, Vec::new()),
-        Some(Answer { sentence, commands }) => {
-            (format!("{text}. Its command: {}", sentence.trim_end_matches('.')), commands)
+    match waiting.or_else(|| open().map(|open| letter::open(facts, open))) {
+        None => Answer::new(text),
+        Some(there) => {
+            let sentence = format!("{text}. Its command: {}", there.sentence.trim_end_matches('.'));
+            Answer { sentence, ..there }
         }
-    })
+    }
 }
 
 fn retrying(facts: &Facts, saga: &SagaFacts) -> Option<Clause> {

@@ -1,12 +1,14 @@
 //! What the operator's faces ask in the same way: what a text names, its histories over several
 //! databases, one letter, one saga.
 
-use crate::admin::{AdminStore, DeadLetterFilter, History, InspectStore, Subject};
+use crate::admin::{
+    AdminStore, CommandFacts, DeadLetterFilter, Facts, History, InspectStore, Subject,
+};
 use crate::{
     event::{LetterId, SagaId},
     failure::DeadLetter,
     outbox::StoreError,
-    saga::{LogEntry, SagaAdmin, SagaFilter, SagaView},
+    saga::{CommandId, LogEntry, SagaAdmin, SagaFilter, SagaView},
 };
 
 /// Sagas of one correlation id that are looked at: a correlation id should name one.
@@ -74,6 +76,55 @@ where
     all.gone.sort();
     all.gone.dedup();
     Ok(all)
+}
+
+/// Gives what a store has of commands of sagas and of the replies to them; nothing from a store that
+/// cannot tell.
+///
+/// # Errors
+/// [`StoreError`] of the first one that cannot be read.
+pub async fn commands_of<S>(
+    store: &S,
+    commands: &[CommandId],
+) -> Result<Vec<CommandFacts>, StoreError>
+where
+    S: InspectStore + ?Sized,
+{
+    let mut known = Vec::new();
+    for command in commands {
+        known.extend(store.command_facts(command).await?);
+    }
+    Ok(known)
+}
+
+/// Gives the commands whose replies these subjects await, where they are sagas that a store has.
+///
+/// # Errors
+/// [`StoreError`] of the first saga that cannot be read.
+pub async fn awaited_commands<S>(
+    store: &S,
+    subjects: &[Subject],
+) -> Result<Vec<CommandId>, StoreError>
+where
+    S: InspectStore + ?Sized,
+{
+    let mut awaited = Vec::new();
+    for saga in subjects.iter().filter(|subject| matches!(subject, Subject::Saga(_))) {
+        let facts = store.facts(saga).await?;
+        awaited.extend(facts.iter().flat_map(Facts::awaited_commands));
+    }
+    Ok(awaited)
+}
+
+/// Gives the messages of commands and of their replies, each once and none of those that are asked
+/// about already: services that do not know a saga have them under other keys.
+#[must_use]
+pub fn messages_of<'a>(
+    commands: impl IntoIterator<Item = &'a CommandFacts>,
+    asked: &[Subject],
+) -> Vec<Subject> {
+    let messages = commands.into_iter().flat_map(CommandFacts::messages).map(Subject::Message);
+    each_once(messages.filter(|message| !asked.contains(message)))
 }
 
 /// Reads one letter, resolved or not.

@@ -7,7 +7,8 @@ mod documents;
 
 pub use documents::{ActDone, Answer, DatabaseEntry, ExplainedSubject, SagaHistory};
 pub use lookup::{
-    history_of, letter_by_id, named_subjects, saga_by_id, sagas_named, subjects_everywhere,
+    awaited_commands, commands_of, history_of, letter_by_id, messages_of, named_subjects,
+    saga_by_id, sagas_named, subjects_everywhere,
 };
 pub use reason::{ReasonFault, checked_reason};
 pub use text::{

@@ -21,15 +21,18 @@ pub(crate) struct Step {
 pub(super) fn steps(sentences: &[Sentence]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for sentence in sentences {
-        for command in &sentence.commands {
-            if let Some(step) = step(command, &sentence.database)
-                && !steps.contains(&step)
-            {
+        for step in steps_of(&sentence.commands, &sentence.acts_on) {
+            if !steps.contains(&step) {
                 steps.push(step);
             }
         }
     }
     steps
+}
+
+/// Gives the steps of the commands of one explanation, which are for a database.
+pub(crate) fn steps_of(commands: &[String], database: &str) -> Vec<Step> {
+    commands.iter().filter_map(|command| step(command, database)).collect()
 }
 
 /// Reads a command of an explanation; `None` for one that the dashboard has no place for.

@@ -4,7 +4,7 @@ use crate::{
     builder::App,
     draw::lanes::{self, Mark},
     page::{
-        Notice, ask_all,
+        Notice, ask_all, participants,
         text::{Markup, Tone, clock, host_now, query, sentence, state, text},
     },
     store::{DashboardStore, Database},
@@ -12,7 +12,7 @@ use crate::{
 use outbox_core::{
     admin::{
         Facts, History, HistoryEntry, HistoryKind, Subject, cut_text, explain, history_of,
-        named_subjects, subjects_everywhere,
+        messages_of, named_subjects, subjects_everywhere,
     },
     event::Timestamp,
     outbox::StoreError,
@@ -39,6 +39,8 @@ pub(crate) struct Sentence {
     pub(crate) is_urgent: bool,
     pub(crate) facts: Vec<(Markup, Markup)>,
     pub(crate) commands: Vec<String>,
+    /// The database that the commands are for.
+    pub(crate) acts_on: String,
     /// An id for the part of the page that is opened.
     pub(crate) id: usize,
 }
@@ -93,8 +95,9 @@ pub(super) async fn find(
         let subjects = Arc::clone(&subjects);
         async move { known(app, &*store, &subjects).await }
     });
-    let known = known.await;
-    notices.extend(known.notices);
+    let mut known = known.await;
+    notices.append(&mut known.notices);
+    notices.extend(add_participants(app, &there, &subjects, &mut known.list).await);
     let now = known.list.iter().flat_map(|(_, known)| &known.facts).map(|facts| facts.now).max();
     let now = now.unwrap_or_else(host_now);
     let mut sentences = sentences(&known.list);
@@ -143,6 +146,43 @@ async fn known(
     Ok(Known { facts, history })
 }
 
+/// Adds what the databases have of the commands that sagas wait for: to the facts, for the sentences,
+/// and the histories of their messages, which services that do not know the saga have under other
+/// keys. Gives who did not answer.
+async fn add_participants(
+    app: &App,
+    databases: &[Database],
+    subjects: &[Subject],
+    known: &mut [(Database, Known)],
+) -> Vec<Notice> {
+    let commands = participants::awaited(known.iter().flat_map(|(_, known)| &known.facts));
+    if commands.is_empty() {
+        return Vec::new();
+    }
+    let mut participants = participants::ask(app, databases, &commands).await;
+    for (database, known) in known.iter_mut() {
+        for facts in &mut known.facts {
+            participants::add(database, facts, &participants);
+        }
+    }
+    let of_commands = participants.list.iter().flat_map(|(_, commands)| commands);
+    let mut messages = messages_of(of_commands, subjects);
+    messages.truncate(MOST_SUBJECTS);
+    let messages = messages.as_slice();
+    let mut histories = ask_all(databases, |store| async move {
+        Ok(app.sensitive.history(history_of(&*store, messages, MOST_ENTRIES).await?))
+    })
+    .await;
+    for (database, history) in histories.list {
+        let of_database = known.iter_mut().find(|(known, _)| known.name == database.name);
+        if let Some((_, known)) = of_database {
+            known.history.entries.extend(history.entries);
+        }
+    }
+    participants.notices.append(&mut histories.notices);
+    participants.notices
+}
+
 /// Explains what was found: what somebody has to do something about comes first, then sagas, keys
 /// and messages.
 fn sentences(known: &[(Database, Known)]) -> Vec<Sentence> {
@@ -164,6 +204,7 @@ fn sentences(known: &[(Database, Known)]) -> Vec<Sentence> {
                     .iter()
                     .map(|(name, value)| (text(name), text(&cut_text(value, LONGEST_FACT))))
                     .collect(),
+                acts_on: explanation.database.unwrap_or_else(|| database.name.to_string()),
                 commands: explanation.commands,
                 id: 0,
             };
@@ -203,6 +244,7 @@ fn nothing(searched: &str, now: Timestamp) -> Sentence {
         is_urgent: false,
         facts: Vec::new(),
         commands: Vec::new(),
+        acts_on: String::new(),
         id: 0,
     }
 }

@@ -1,5 +1,6 @@
 //! Every branch with its exact sentence, and a walk over every state that the stores' CHECKs allow.
 
+mod commands;
 mod events;
 mod others;
 mod sagas;

@@ -15,8 +15,8 @@ use crate::{
 const EVIL: &str = "\u{1b}[2J\u{202e}\n'`$(rm)";
 
 /// Fails where an explanation says nothing of its own, or could harm a terminal.
-fn explained(facts: &Facts) {
-    let Explanation { sentence, facts: listed, commands } = explain(facts);
+pub(super) fn explained(facts: &Facts) {
+    let Explanation { sentence, facts: listed, commands, .. } = explain(facts);
     let texts = listed.iter().flat_map(|(name, value)| [name, value]).chain(&commands);
     for text in texts.chain([&sentence]) {
         assert!(!text.is_empty() && !text.chars().any(char::is_control), "{text:?} of {facts:#?}");
