@@ -9,6 +9,8 @@ mod mistakes;
 #[cfg(test)]
 mod program;
 #[cfg(test)]
+mod participants;
+#[cfg(test)]
 mod relay;
 #[cfg(test)]
 mod tail;

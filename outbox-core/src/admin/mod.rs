@@ -32,9 +32,9 @@ pub use explain::{
 };
 pub use faces::{
     ActDone, Answer, DatabaseEntry, ExplainedSubject, ReasonFault, SagaHistory, ago_text,
-    awaited_commands, checked_reason, commands_of, cut_text, encoded_text, escaped_json, history_of,
-    instant_text, is_unseen, letter_by_id, messages_of, named_subjects, saga_by_id, sagas_named,
-    shown_text, span_text, subjects_everywhere,
+    awaited_commands, checked_reason, commands_of, cut_text, encoded_text, escaped_json,
+    history_of, instant_text, is_unseen, letter_by_id, messages_of, named_subjects, saga_by_id,
+    sagas_named, shown_text, span_text, subjects_everywhere,
 };
 pub use gauges::DatabaseGauges;
 pub use inspect::{

@@ -22,6 +22,8 @@ mod controls;
 #[cfg(test)]
 mod sagas;
 #[cfg(test)]
+mod participants;
+#[cfg(test)]
 mod pages;
 #[cfg(test)]
 mod live;

@@ -2,9 +2,10 @@
 
 use super::*;
 use outbox_core::{
-    admin::{AdminStore, DeadLetterFilter, ListStore, Page},
-    event::SENSITIVE,
+    admin::{ActStore, AdminStore, DeadLetterFilter, ListStore, OperatorNote, Page},
+    event::{LetterId, SENSITIVE},
     failure::FailureClass,
+    outbox::StoreError,
 };
 
 /// The number of a card, which errors quote.
@@ -129,5 +130,36 @@ on_every_database! {
             assert_eq!((all.contains(CANARY), all.contains("(hidden)")), (!hidden, hidden), "{mark:?} {all}");
             run(&outbox, "DELETE FROM outbox_deferred", Vec::new()).await;
         }
+    }
+
+    async fn a_content_is_given_with_a_row_of_the_audit_or_not_at_all(temp: &TempDatabase) {
+        let outbox = installed(temp).await;
+        let tx = outbox.begin().await.unwrap();
+        tx.emit(CardAdded { customer: 7, number: CANARY.to_owned() }).unwrap();
+        tx.commit().await.unwrap();
+        let relay = quoting_relay(&outbox, 1).await;
+        wait_until(SOON, "it is a dead letter", async || outbox.stats().await.unwrap().dead == 1).await;
+        relay.shutdown(SOON).await.unwrap();
+        let letter = outbox.newest_letter().await.unwrap().unwrap();
+        let show = async |letter, why: &str| outbox.show_content(letter, &OperatorNote::new("ann", why)).await;
+        let audit = async || outbox.audit(None, 10).await.unwrap();
+
+        for why in ["", " ", "two\nlines", &"x".repeat(1_001)] {
+            let refused = show(letter, why).await;
+            assert!(matches!(refused, Err(StoreError::Refused(_))), "{why:?}: {refused:?}");
+        }
+        assert!(show(LetterId(letter.0 + 1), "the customer asks").await.unwrap().is_none());
+        assert_eq!(audit().await, Vec::new(), "nobody was given anything");
+
+        let shown = show(letter, "the customer asks").await.unwrap().unwrap();
+        let message = shown.message.unwrap();
+        assert!(String::from_utf8_lossy(&message.payload).contains(CANARY), "{message:?}");
+        let rows = audit().await;
+        let [row] = rows.as_slice() else { panic!("{rows:?}") };
+        let target = format!("letter {letter}, message {} of type card.added", message.id);
+        assert_eq!((row.act.as_str(), row.by.as_str(), row.reason.as_str(), row.done), ("show content", "ann", "the customer asks", 1));
+        assert_eq!(row.target, target);
+        run(&outbox, "DROP TABLE outbox_audit", Vec::new()).await;
+        show(letter, "the customer asks").await.unwrap_err();
     }
 }
