@@ -77,7 +77,8 @@ pub(super) async fn follow(
 ) -> Result<ExitCode, CliError> {
     let named = ask_all(global, async |outbox: &Outbox| named_subjects(outbox, text).await).await?;
     let mut everywhere = subjects_everywhere(named.list.into_iter().flat_map(|(_, named)| named));
-    everywhere.extend(messages_of_sagas(global, &everywhere).await?);
+    let messages = messages_of_sagas(global, &everywhere).await?;
+    everywhere.extend(messages);
     let ask = async |outbox: &Outbox| history_of(outbox, &everywhere, MOST_ENTRIES).await;
     let answers = ask_all(global, ask).await?;
     write_by_time(text, &answers, output)
