@@ -211,7 +211,7 @@ async fn show_content(
     }
     let shown = outbox.show_content(letter, &by).await?.ok_or_else(missing)?;
     if output.json {
-        output.document(&Answer { database: &target.name, result: &shown })?;
+        output.document(&[Answer { database: &target.name, result: [&shown] }])?;
     } else {
         write_letter(output, &shown)?;
     }

@@ -4,7 +4,7 @@
 //! them.
 
 use outbox_core::{
-    admin::{Answer, SagaHistory},
+    admin::{Answer, ExplainedSubject, Explanation, SagaHistory, Subject},
     event::{EventId, LetterId, Message, MessageParts, SagaId, Timestamp},
     failure::{DeadLetter, DeadReason},
     saga::{
@@ -21,12 +21,27 @@ use std::num::NonZeroU32;
 const AT_US: i64 = 1_700_000_000_123_456;
 
 /// Gives the documents, each with the command that writes it.
-pub(super) fn documents() -> [(&'static str, Value); 2] {
-    [("sagas show", answers(&[saga()])), ("dead-letters show", answers(&letters()))]
+pub(super) fn documents() -> [(&'static str, Value); 3] {
+    [
+        ("sagas show", answers(&[saga()])),
+        ("dead-letters show", answers(&letters())),
+        ("explain", answers(&[of_another_database()])),
+    ]
 }
 
 fn answers(result: &(impl Serialize + ?Sized)) -> Value {
     serde_json::to_value([Answer { database: "orders", result }]).unwrap()
+}
+
+/// An explanation that ends in the database of a participant.
+fn of_another_database() -> ExplainedSubject {
+    let explanation = Explanation {
+        sentence: "its command `payment.take` is a dead letter at billing".to_owned(),
+        facts: vec![("letter".to_owned(), "7".to_owned())],
+        commands: vec!["outbox dead-letters redrive 7".to_owned()],
+        database: Some("billing".to_owned()),
+    };
+    ExplainedSubject { subject: Subject::Key("order-7".to_owned()), explanation }
 }
 
 fn letters() -> Vec<DeadLetter> {
