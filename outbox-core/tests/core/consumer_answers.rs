@@ -298,6 +298,33 @@ async fn what_cannot_be_read_is_a_letter_with_the_reason() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_letter_whose_commit_has_no_response_in_time_is_written_once() {
+    let store = MemoryStore::default();
+    let (queue, subscriber) = queue();
+    let handle = Consumer::builder("receipts", &store)
+        .on("write", write)
+        .subscribe(subscriber)
+        .start()
+        .await
+        .expect("starts");
+    let unreadable = || Err("no CloudEvents attributes".to_owned());
+    let misshapen = Ok(Message::new(parts("order.placed", "{}", None)));
+    for (delivered, late, letters) in [
+        (unreadable(), 1, 1),
+        (unreadable(), 5, 2),
+        (misshapen, 1, 3),
+        // Another delivery has a letter of its own.
+        (unreadable(), 0, 4),
+    ] {
+        store.delay_commit_results(late);
+        assert_eq!(queue.deliver(delivered, Some(1)).wait().await, AckResult::Ack);
+        assert_eq!(store.letters().len(), letters, "{late} late responses");
+    }
+    assert_eq!(store.inbox_rows(), 4, "one for each letter, by which a repeat knows it");
+    stop(handle).await;
+}
+
 /// Sets an attribute.
 type Set = fn(&mut MessageParts, String);
 

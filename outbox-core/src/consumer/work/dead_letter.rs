@@ -6,12 +6,14 @@ use super::{
 };
 use crate::{
     consumer::settings::DeadLetters,
-    event::Message,
+    event::{Message, MessageId},
     failure::{
         DeadLetter, DeadReason, FailureClass, full_text, log_letter, loggable_text,
         notify_dead_letter,
     },
-    outbox::{ConsumerStore, DeliveryClaim, History, ReceivedLetter, StoreError, roll_back},
+    outbox::{
+        ConsumerStore, DeliveryClaim, History, InboxKey, ReceivedLetter, StoreError, roll_back,
+    },
     runtime::fault::{FaultPoint, fault_point},
     transport::Delivery,
 };
@@ -44,7 +46,10 @@ impl<S: ConsumerStore> Worker<S> {
         text: String,
     ) -> Result<AckDecision, StoreError> {
         fault_point(FaultPoint::BeforeDeadLetter);
-        let mut written = self.retry_while_busy(|| self.write_dead_letter(letter, claim)).await;
+        // A COMMIT without a response counts as busy, is repeated, and may have succeeded. By this id the
+        // repeat knows the letter of a message that has no id, or none that the database takes.
+        let id = MessageId::generate();
+        let mut written = self.retry_while_busy(|| self.write_dead_letter(letter, claim, id)).await;
         if let (Err(StoreError::Refused(cause)), Ok(message)) = (&written, letter.message) {
             tracing::error!(
                 error = loggable_text(&full_text(&**cause), FailureClass::Permanent, Some(message)),
@@ -57,7 +62,7 @@ impl<S: ConsumerStore> Worker<S> {
             }
             let raw = Err(Some(&message.payload));
             let bare = ReceivedLetter { message: raw, history: &history, ..letter.clone() };
-            written = self.retry_while_busy(|| self.write_dead_letter(&bare, claim)).await;
+            written = self.retry_while_busy(|| self.write_dead_letter(&bare, claim, id)).await;
         }
         match written {
             Ok(written) => {
@@ -85,14 +90,16 @@ impl<S: ConsumerStore> Worker<S> {
         }
     }
 
-    /// Writes the letter together with the inbox row, so that a duplicate changes nothing.
+    /// Writes the letter together with the inbox row, so that a duplicate changes nothing. A message that
+    /// cannot be read has the id `otherwise`.
     async fn write_dead_letter(
         &self,
         letter: &ReceivedLetter<'_>,
         claim: Option<&DeliveryClaim>,
+        otherwise: MessageId,
     ) -> Result<Option<DeadLetter>, StoreError> {
         let tx = self.begin(claim).await?;
-        match self.write_dead_letter_in(&tx, letter, claim).await {
+        match self.write_dead_letter_in(&tx, letter, claim, otherwise).await {
             Ok(written) => self.store.commit(tx).await.map(|()| written),
             Err(error) => {
                 roll_back(&self.store, tx).await;
@@ -106,18 +113,31 @@ impl<S: ConsumerStore> Worker<S> {
         tx: &S::Tx,
         letter: &ReceivedLetter<'_>,
         claim: Option<&DeliveryClaim>,
+        otherwise: MessageId,
     ) -> Result<Option<DeadLetter>, StoreError> {
         if let Some(claim) = claim
             && !self.store.finish(tx, claim).await?
         {
             return Ok(None);
         }
-        if let Ok(message) = letter.message {
-            for name in self.names_of(letter.handler) {
-                if !self.store.receive(tx, self.inbox_key(name, message)).await? {
+        match letter.message {
+            Ok(message) => {
+                for name in self.names_of(letter.handler) {
+                    if !self.store.receive(tx, self.inbox_key(name, message)).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+            // The row waits for a COMMIT of the same letter that is still under way, and finds it then. It
+            // says nothing of a later delivery, which is another attempt with a letter of its own.
+            Err(_) if claim.is_none() => {
+                let (consumer, handler) = (&*self.consumer, letter.handler);
+                let key = InboxKey { consumer, handler, source: "", message_id: otherwise };
+                if !self.store.receive(tx, key).await? {
                     return Ok(None);
                 }
             }
+            Err(_) => {}
         }
         self.store.write_dead_letter(tx, letter).await.map(Some)
     }

@@ -82,6 +82,7 @@ struct State {
     down: bool,
     refuse_commits: u32,
     lose_results: u32,
+    late_results: u32,
     read_only: bool,
     refused_source: Option<String>,
     refused_delivery: Option<String>,
@@ -156,6 +157,11 @@ impl MemoryStore {
     /// Lets the next commits succeed and their results get lost: the caller sees the store as unavailable.
     pub fn lose_commit_results(&self, times: u32) {
         self.0.state().lose_results = times;
+    }
+
+    /// Lets the next commits succeed and their results come too late: the caller sees the store as busy.
+    pub fn delay_commit_results(&self, times: u32) {
+        self.0.state().late_results = times;
     }
 
     /// Refuses inbox rows for messages of a source, as a database refuses a text that its column does not hold.
@@ -352,10 +358,15 @@ impl Store for MemoryStore {
         state.events.extend(events);
         let lost = state.lose_results > 0;
         state.lose_results = state.lose_results.saturating_sub(1);
+        let late = state.late_results > 0;
+        state.late_results = state.late_results.saturating_sub(1);
         drop(state);
         drop(tx);
         if lost {
             return Err(store_down());
+        }
+        if late {
+            return Err(busy("no response within its time"));
         }
         if wakes {
             self.0.wake.wake();
