@@ -163,6 +163,13 @@ pub trait ConsumerStore:
         self.begin().await
     }
 
+    /// Commits a transaction that several deliveries share. What comes before COMMIT (hooks, listeners, the writing of events)
+    /// has to end within `limit`; where it does not, all of the transaction is rolled back, and this fails. COMMIT itself, and
+    /// what comes after it, has the limits of an ordinary commit. By default it is one, as for a store that runs no hooks.
+    async fn commit_shared(&self, tx: Self::Tx, _limit: Duration) -> Result<(), StoreError> {
+        self.commit(tx).await
+    }
+
     /// Checks that the work of all handlers so far is still in the transaction, and that the next one starts as in a transaction
     /// of its own: called between handlers that share a transaction. Fails where a statement has failed, also where the handler
     /// has handled the error, since the database may have rolled back more than that statement; and where a transaction that the

@@ -163,6 +163,45 @@ async fn what_may_have_ended_a_process_shares_no_transaction() {
     assert_eq!(stop(handle).await.batches, 0);
 }
 
+/// Lets another instance end while the order 5 is handled, for long enough that this one notices it.
+fn beside_a_death(
+    store: &MemoryStore,
+) -> impl Fn(OrderPlaced, &Cx) -> BoxFuture<'_, Result<(), std::io::Error>> + use<> {
+    let store = store.clone();
+    move |order, cx| {
+        let store = store.clone();
+        Box::pin(async move {
+            if order.0 == 5 {
+                let id: Arc<str> = "dead".into();
+                let row =
+                    NewInstance { id: &id, consumer: "receipts", max_in_flight: 10, handlers: &[] };
+                store.register_instance(&row, Duration::from_millis(1)).await.expect("up");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            write_slowly(order, cx).await
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_under_way_when_an_instance_ended_settles_what_the_broker_counts() {
+    for (attempt, settles) in [(Some(1), true), (None, false)] {
+        let store = MemoryStore::default();
+        let (queue, consumer) = consumer(&store);
+        let consumer = consumer.on("write", beside_a_death(&store));
+        let sent: Vec<_> = (0..30).map(|n| queue.deliver(Ok(order(n)), attempt).wait()).collect();
+        let handle = consumer.lease(Duration::from_millis(300)).start().await.expect("starts");
+        join_all(sent).await;
+        let stats = *handle.stats().borrow();
+        assert!(stats.isolating, "its broker may not have noticed the end: {stats:?}");
+        assert_eq!((stats.handled, stats.stored, stats.batches_rolled_back), (30, 0, 0));
+        // The minute in which the broker notices, and the reads for which isolation lingers.
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        assert_eq!(handle.stats().borrow().isolating, !settles, "{attempt:?}");
+        assert!(stop(handle).await.batches > 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_acknowledged_in_another_way_shares_no_transaction() {
     async fn acking(order: OrderPlaced, cx: &Cx) -> Result<(), std::io::Error> {

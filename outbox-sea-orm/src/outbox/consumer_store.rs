@@ -72,6 +72,14 @@ impl ConsumerStore for Outbox {
         Ok(self.begin_work_within(limit).await?)
     }
 
+    async fn commit_shared(
+        &self,
+        tx: OutboxTransaction,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
+        Ok(tx.commit_within(limit).await?)
+    }
+
     async fn check_intact(&self, tx: &OutboxTransaction) -> Result<(), StoreError> {
         Ok(tx.check_intact().await?)
     }

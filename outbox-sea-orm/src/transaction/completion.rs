@@ -17,7 +17,7 @@ use outbox_core::{
     runtime::fault::{FaultPoint, fault_point},
 };
 use sea_orm::DatabaseTransaction;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::runtime::Handle;
 use tracing::Instrument;
 
@@ -51,7 +51,23 @@ impl OutboxTransaction {
         if self.is_nested() {
             return self.release().await;
         }
-        if let Err(error) = self.prepare().await {
+        let prepared = self.prepare().await;
+        self.commit_prepared(prepared).await
+    }
+
+    /// Commits as [`commit`](Self::commit) does, where what comes before COMMIT ends within a limit;
+    /// else rolls back, behind a statement that is under way.
+    pub(crate) async fn commit_within(self, limit: Duration) -> Result<(), OutboxError> {
+        let prepared = tokio::time::timeout(limit, self.prepare()).await.unwrap_or_else(|_| {
+            let text = format!("what comes before the commit did not end within {limit:?}");
+            Err(OutboxError::BeforeCommit(text.into()))
+        });
+        self.commit_prepared(prepared).await
+    }
+
+    /// Sends COMMIT, or rolls back where what comes before it has failed.
+    async fn commit_prepared(self, prepared: Result<(), OutboxError>) -> Result<(), OutboxError> {
+        if let Err(error) = prepared {
             self.rollback_quietly().await;
             return Err(nested_still_open(error));
         }

@@ -66,6 +66,17 @@ on_every_database! {
         assert!(stats.batches_rolled_back > 0, "{stats:?}");
     }
 
+    async fn a_hook_before_the_commit_that_waits_keeps_its_neighbours_for_three_seconds_at_most(db: &TempDatabase) {
+        let (world, actor) = (World::open(db).await, Actor::default());
+        let sent = messages(|n| if n == 5 { What::SleepsLate(3_400) } else { What::Ends }, 20);
+        let consumer = world.consumer("c", &actor).concurrency(1).prefetch(64).batch_eagerly();
+        let stats = handle(&world, consumer, &sent).await;
+        assert_eq!((stats.handled, stats.timed_out, attempts(&world, "c").await.len()), (20, 0, 20));
+        assert!(stats.batches_rolled_back > 0, "{stats:?}");
+        let committed = actor.committed.lock().unwrap();
+        assert!(committed.len() == 20 && committed.values().all(|times| *times == 1), "{committed:?}");
+    }
+
     async fn a_row_that_a_stranger_has_locked_keeps_no_neighbour_waiting(db: &TempDatabase) {
         if db.database() == Database::Sqlite {
             // Whoever has locked a row there has locked all of them.

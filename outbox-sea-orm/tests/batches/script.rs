@@ -24,6 +24,8 @@ pub(crate) enum What {
     Rejects,
     Snoozes,
     Sleeps(u64),
+    /// Waits in a hook before the commit.
+    SleepsLate(u64),
     /// Fails at a statement, and goes on; behind a savepoint or without.
     SwallowsError(bool),
     /// Locks two rows, one after the other; swallows the error of the second or returns it.
@@ -90,6 +92,12 @@ impl EventHandler<Script, Outbox> for Actor {
             }
             What::Fails(_) | What::Snoozes => {}
             What::Sleeps(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+            What::SleepsLate(ms) => cx.tx.before_commit(move |_| {
+                Box::pin(async move {
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                    Ok(())
+                })
+            }),
             What::SwallowsError(behind_savepoint) => {
                 swallow(&cx.tx, behind_savepoint).await?;
                 let _ = effect(&cx.tx, &handler, Some("swallowed"), n, attempt).await;

@@ -28,7 +28,8 @@ const MAX_TIME_OF_ONE_WRITER: Duration = Duration::from_millis(20);
 const SLOW: Duration = Duration::from_millis(5);
 /// Longest statement of a batch, and longest wait for a lock in it. Ten times what its handlers should take.
 pub(super) const STATEMENT_LIMIT: Duration = Duration::from_secs(1);
-/// After this time a batch is rolled back whatever is under way: a handler in it waits for another service.
+/// After this time a batch is rolled back whatever is under way: a handler in it, or a hook before its commit, waits
+/// for another service. It begins behind BEGIN and ends before COMMIT, which is never cut off.
 /// Longer than a statement may take, so that a wait for a lock ends first and the rollback is awaited: on
 /// InnoDB, inserts that wait for an inbox row when its transaction is rolled back inherit a lock of the gap
 /// behind it, and would keep all later inbox rows out until their own handlers end.

@@ -218,14 +218,21 @@ impl<S: ConsumerStore> Worker<S> {
             let handled = self.handle(entry, message, delivery, known, begun).await?;
             decision = decision.max(Some(handled));
         }
-        // A delivery that the broker counts is not stored first, but an ended instance may have had it
-        // in flight all the same.
-        if (isolates && settles) || (delivery.is_some() && self.isolation.is_on()) {
-            self.isolation.settled();
-        }
+        self.settle(delivery, isolates && settles);
         match decision {
             Some(decision) => Ok(decision),
             None => self.unhandled(message).await,
+        }
+    }
+
+    /// Counts a delivery whose handlers have run for one of those that an ended instance had in flight.
+    ///
+    /// One that the broker counts is not stored first, but an ended instance may have had it in flight
+    /// all the same. One that it does not count, and that was not stored, began before isolation did:
+    /// it counts for nothing, since isolation must not end before the deliveries that it is for.
+    fn settle(&self, delivery: Option<u32>, stored_first: bool) {
+        if stored_first || (delivery.is_some() && self.isolation.is_on()) {
+            self.isolation.settled();
         }
     }
 

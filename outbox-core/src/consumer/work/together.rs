@@ -141,11 +141,16 @@ impl<S: ConsumerStore> Worker<S> {
     async fn run_together(&self, items: &mut [Item<'_, S>]) -> Result<(), Broken> {
         // Before its time begins: a batch that waits for a connection says nothing of its handlers.
         let tx = self.store.begin_shared(STATEMENT_LIMIT).await.map_err(Broken::NotBegun)?;
-        // Not the commit: one that is dropped half-way may have succeeded all the same. Dropped
-        // before, the transaction rolls back on its own, behind a statement that is under way,
+        let begun = now();
+        // Dropped, the transaction rolls back on its own, behind a statement that is under way,
         // whose time the store has limited.
         match tokio::time::timeout(TIME_LIMIT, self.run_all(tx, items)).await {
-            Ok(Ok(Some(tx))) => self.store.commit(tx).await.map_err(Broken::Store),
+            // What comes before COMMIT has the time that is left: a hook may wait as a handler may.
+            // Not COMMIT itself: one that is dropped half-way may have succeeded all the same.
+            Ok(Ok(Some(tx))) => {
+                let left = TIME_LIMIT.saturating_sub(now().duration_since(begun));
+                self.store.commit_shared(tx, left).await.map_err(Broken::Store)
+            }
             Ok(Ok(None)) => Ok(()),
             Ok(Err(broken)) => Err(broken),
             Err(_) => Err(Broken::Late),
@@ -256,6 +261,8 @@ impl<S: ConsumerStore> Worker<S> {
         for item in items {
             let Some(took) = item.took else { continue };
             handled += 1;
+            // Isolation may have begun meanwhile, and none of these was stored first.
+            self.settle(item.delivery.attempt, false);
             self.feed_kill_switch(false);
             self.count_tombstone(&item.message);
             self.metrics.ran(&item.entry.name, &item.message, "", now() - took);
