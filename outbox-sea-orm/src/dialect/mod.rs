@@ -33,6 +33,7 @@ pub use limits::TransactionLimits;
 pub(crate) use postgres::NOTIFY;
 pub(crate) use read::{ROWS_SLACK, column, kind};
 pub(crate) use tables::Tables;
+pub(crate) use trials::SqlSyntax;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use std::{str::FromStr, sync::Arc, time::Duration};

@@ -2,14 +2,81 @@
 
 use super::Dialect;
 
+/// How strings, comments and names in quotes are written.
+///
+/// # Source
+/// `src/backend/parser/scan.l` of PostgreSQL; MySQL manual, "String Literals", "Comments" and "Schema
+/// Object Names", with MariaDB's `/*M! .. */`; `src/tokenize.c` of SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SqlSyntax {
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL and MariaDB.
+    MySql,
+    /// SQLite.
+    Sqlite,
+}
+
+impl SqlSyntax {
+    /// Tells whether `/* /* */ */` is one comment.
+    pub(crate) const fn nests_comments(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    /// Tells whether the server runs what stands in `/*! .. */`.
+    pub(crate) const fn runs_comments(self) -> bool {
+        matches!(self, Self::MySql)
+    }
+
+    /// Tells whether `--` begins a comment before white space alone.
+    pub(crate) const fn comments_need_space(self) -> bool {
+        matches!(self, Self::MySql)
+    }
+
+    /// Tells whether `#` begins a comment.
+    pub(crate) const fn has_hash_comments(self) -> bool {
+        matches!(self, Self::MySql)
+    }
+
+    /// Tells whether a carriage return ends a comment of one line.
+    pub(crate) const fn ends_lines_by_return(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    /// Tells whether a backslash escapes in each string.
+    pub(crate) const fn escapes_by_backslash(self) -> bool {
+        matches!(self, Self::MySql)
+    }
+
+    /// Tells whether a backslash escapes in strings `E'..'`.
+    pub(crate) const fn has_escape_strings(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    /// Tells whether a string may stand between two `$tag$`.
+    pub(crate) const fn has_dollar_strings(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
+
+    /// Tells whether a name may stand between backticks.
+    pub(crate) const fn has_backticks(self) -> bool {
+        matches!(self, Self::MySql | Self::Sqlite)
+    }
+
+    /// Tells whether a name may stand between brackets.
+    pub(crate) const fn has_brackets(self) -> bool {
+        matches!(self, Self::Sqlite)
+    }
+}
+
 impl Dialect {
-    /// Tells whether a backslash escapes inside of strings, `#` begins a comment, `--` does so only
-    /// before white space, and the server runs what stands in `/*! .. */`.
-    ///
-    /// # Source
-    /// MySQL manual, "String Literals" and "Comments"; MariaDB's `/*M! .. */`.
-    pub(crate) const fn lexes_as_mysql(self) -> bool {
-        self.is_mysql()
+    /// Tells how strings, comments and names in quotes are written.
+    pub(crate) const fn syntax(self) -> SqlSyntax {
+        match self {
+            Self::Postgres => SqlSyntax::Postgres,
+            Self::MySql | Self::MariaDb => SqlSyntax::MySql,
+            Self::Sqlite => SqlSyntax::Sqlite,
+        }
     }
 
     /// Gives the statement that checks at once what would be checked at COMMIT.

@@ -9,6 +9,7 @@ mod completion;
 mod scope;
 mod session;
 mod state;
+mod lexer;
 mod statement;
 mod stream;
 mod trial;

@@ -1,5 +1,8 @@
 //! What a statement changes, as far as its text shows it: pure.
 
+use super::lexer::{Code, behind_comment};
+use crate::dialect::SqlSyntax;
+
 /// Longest name of a table that is noted.
 const LONGEST_NAME: usize = 255;
 
@@ -70,10 +73,10 @@ impl Change {
     }
 }
 
-/// Tells which table a statement changes, by its first words. `as_mysql` says how strings and
+/// Tells which table a statement changes, by its first words. `syntax` says how strings and
 /// comments are written.
-pub(super) fn change_of(sql: &str, as_mysql: bool) -> Change {
-    let code = Code::of(sql, as_mysql);
+pub(super) fn change_of(sql: &str, syntax: SqlSyntax) -> Change {
+    let code = Code::of(sql, syntax);
     if code.has_several {
         let why = "of which one may end its transaction: run each by itself";
         return Change::Refused { what: "several statements in one text".to_owned(), why };
@@ -82,9 +85,9 @@ pub(super) fn change_of(sql: &str, as_mysql: bool) -> Change {
         let why = "which may end its transaction: write the statement without the comment";
         return Change::Refused { what: "code in a comment".to_owned(), why };
     }
-    let mut words = Words { rest: sql, as_mysql };
-    let verb = words.next_word().unwrap_or_default().to_ascii_lowercase();
-    match verb.as_str() {
+    let mut words = Words { rest: sql, syntax };
+    words.next_word();
+    match code.words.first().map_or("", String::as_str) {
         "select" | "show" | "explain" | "describe" | "desc" | "pragma" | "values" | "savepoint"
         | "release" => Change::Reads,
         "set" => match code.refused_setting() {
@@ -102,51 +105,7 @@ pub(super) fn change_of(sql: &str, as_mysql: bool) -> Change {
     }
 }
 
-/// What stands in a text outside of strings, names in quotes and comments.
-#[derive(Debug, Default)]
-struct Code {
-    /// Its words, in lower case.
-    words: Vec<String>,
-    /// Whether something stands behind the end of a statement.
-    has_several: bool,
-    /// Whether there is a comment that the server runs.
-    has_hidden: bool,
-}
-
 impl Code {
-    fn of(sql: &str, as_mysql: bool) -> Self {
-        let (mut code, mut rest, mut is_over) = (Self::default(), sql, false);
-        while let Some(first) = rest.chars().next() {
-            if let Some(behind) = behind_comment(rest, as_mysql) {
-                let is_run = ["/*!", "/*M!"].iter().any(|begin| rest.starts_with(begin));
-                code.has_hidden |= as_mysql && is_run;
-                rest = behind;
-                continue;
-            }
-            if !first.is_whitespace() && first != ';' {
-                code.has_several |= is_over;
-            }
-            rest = match first {
-                '\'' | '"' | '`' => behind_quoted(rest, first, as_mysql && first != '`'),
-                '$' if !as_mysql => behind_dollar_quoted(rest),
-                ';' => {
-                    is_over = true;
-                    &rest[1..]
-                }
-                c if is_of_word(c) => {
-                    let end = rest.find(|c: char| !is_of_word(c)).unwrap_or(rest.len());
-                    let (word, behind) = rest.split_at(end);
-                    code.words.push(word.to_ascii_lowercase());
-                    // PostgreSQL's string with escapes.
-                    let escapes = word.eq_ignore_ascii_case("e") && behind.starts_with('\'');
-                    if escapes { behind_quoted(behind, '\'', true) } else { behind }
-                }
-                other => &rest[other.len_utf8()..],
-            };
-        }
-        code
-    }
-
     /// Gives what a `SET` sets that a try refuses.
     fn refused_setting(&self) -> Option<&str> {
         let password = self.words.get(1).filter(|word| *word == "password");
@@ -173,66 +132,28 @@ impl Code {
     }
 }
 
-fn is_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
-}
-
-/// Gives what stands behind a comment with which the text begins.
-fn behind_comment(text: &str, as_mysql: bool) -> Option<&str> {
-    if let Some(comment) = text.strip_prefix("/*") {
-        return Some(comment.split_once("*/").map_or("", |(_, behind)| behind));
-    }
-    let is_line = match text.strip_prefix("--") {
-        Some(comment) => {
-            let before_space = |c: char| c.is_whitespace() || c.is_control();
-            !as_mysql || comment.chars().next().is_none_or(before_space)
-        }
-        None => as_mysql && text.starts_with('#'),
-    };
-    is_line.then(|| text.split_once('\n').map_or("", |(_, behind)| behind))
-}
-
-/// Gives what stands behind a string or a name in quotes with which the text begins.
-fn behind_quoted(text: &str, quote: char, with_backslash: bool) -> &str {
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((at, c)) = chars.next() {
-        if c == '\\' && with_backslash {
-            chars.next();
-        } else if c == quote && chars.next_if(|(_, next)| *next == quote).is_none() {
-            return &text[at + quote.len_utf8()..];
-        }
-    }
-    ""
-}
-
-/// Gives what stands behind a string between `$tag$`, or behind the `$`.
-fn behind_dollar_quoted(text: &str) -> &str {
-    let tag_end = text[1..].find(|c: char| !is_of_word(c)).map(|end| end + 1);
-    match tag_end.filter(|end| text[*end..].starts_with('$')) {
-        Some(end) => {
-            let (tag, inside) = text.split_at(end + 1);
-            inside.split_once(tag).map_or("", |(_, behind)| behind)
-        }
-        None => &text[1..],
-    }
-}
-
 /// The words of a statement, one after another. Names in quotes are one word with their quotes.
 struct Words<'a> {
     rest: &'a str,
-    as_mysql: bool,
+    syntax: SqlSyntax,
 }
 
 impl<'a> Words<'a> {
     fn next_word(&mut self) -> Option<&'a str> {
         let between = |c: char| c.is_whitespace() || c == '(';
         let mut rest = self.rest.trim_start_matches(between);
-        while let Some(behind) = behind_comment(rest, self.as_mysql) {
+        while let Some(behind) = behind_comment(rest, self.syntax) {
             rest = behind.trim_start_matches(between);
         }
         let end = match rest.chars().next()? {
             '"' | '`' | '[' => quoted_end(rest),
-            _ => rest.find(|c: char| c.is_whitespace() || "(),;".contains(c)).unwrap_or(rest.len()),
+            _ => {
+                let ends = |(at, c): (usize, char)| {
+                    let is_comment = behind_comment(&rest[at..], self.syntax).is_some();
+                    (is_comment || c.is_whitespace() || "(),;".contains(c)).then_some(at)
+                };
+                rest.char_indices().find_map(ends).unwrap_or(rest.len())
+            }
         };
         let (word, rest) = rest.split_at(end);
         self.rest = rest;
@@ -313,6 +234,7 @@ mod tests {
             (" \n/* why */ DELETE FROM ONLY [bills] WHERE a = 1", writes("bills")),
             ("-- why\n-- and how\nDELETE FROM bills", writes("bills")),
             ("MERGE INTO bills USING other ON 1 = 1", writes("bills")),
+            ("DELETE/**/FROM/* /* why */ */bills--so", writes("bills")),
             ("INSERT INTO bills (note) VALUES ('a; COMMIT'); ", writes("bills")),
             ("INSERT INTO bills (note) VALUES ('it''s; so') -- ; DROP", writes("bills")),
             ("INSERT INTO bills (note) VALUES ($$a; COMMIT$$)", writes("bills")),
@@ -334,7 +256,7 @@ mod tests {
             ("UPDATE", Change::Writes(None)),
             ("", Change::Writes(None)),
         ] {
-            assert_eq!(change_of(sql, false), expected, "{sql}");
+            assert_eq!(change_of(sql, SqlSyntax::Postgres), expected, "{sql}");
         }
         for (sql, expected) in [
             ("# why\nDELETE FROM bills", writes("bills")),
@@ -342,7 +264,7 @@ mod tests {
             ("INSERT INTO bills (note) VALUES ('it\\'s; so')", writes("bills")),
             ("SELECT 5--1", Change::Reads),
         ] {
-            assert_eq!(change_of(sql, true), expected, "{sql}");
+            assert_eq!(change_of(sql, SqlSyntax::MySql), expected, "{sql}");
         }
     }
 
@@ -353,6 +275,11 @@ mod tests {
             ("Commit", "the statement `commit`"),
             ("TRUNCATE bills", "the statement `truncate`"),
             ("-- nothing\nCOMMIT", "the statement `commit`"),
+            ("COMMIT/* so */", "the statement `commit`"),
+            ("COMMIT--so", "the statement `commit`"),
+            ("/* /* */ */ COMMIT", "the statement `commit`"),
+            ("ROLLBACK to$x", "the statement `rollback`"),
+            ("SELECT a$b$; COMMIT; SELECT a$b$", "several statements in one text"),
             ("ROLLBACK", "the statement `rollback`"),
             ("END", "the statement `end`"),
             ("abort", "the statement `abort`"),
@@ -372,7 +299,9 @@ mod tests {
             ("DELETE FROM bills;-- so\n;COMMIT", "several statements in one text"),
             ("SELECT 'a\\'; COMMIT; SELECT ''", "several statements in one text"),
         ] {
-            let Change::Refused { what, .. } = change_of(sql, false) else { panic!("{sql}") };
+            let Change::Refused { what, .. } = change_of(sql, SqlSyntax::Postgres) else {
+                panic!("{sql}")
+            };
             assert_eq!(what, expected, "{sql}");
         }
         for (sql, expected) in [
@@ -381,7 +310,9 @@ mod tests {
             ("SELECT 1 /*M! ; */", "code in a comment"),
             ("SELECT 5--1; COMMIT", "several statements in one text"),
         ] {
-            let Change::Refused { what, .. } = change_of(sql, true) else { panic!("{sql}") };
+            let Change::Refused { what, .. } = change_of(sql, SqlSyntax::MySql) else {
+                panic!("{sql}")
+            };
             assert_eq!(what, expected, "{sql}");
         }
     }
@@ -389,11 +320,10 @@ mod tests {
     #[test]
     fn no_text_is_too_strange() {
         for sql in
-            ["'", "\"", "`", "$", "$a", "$$", "$é$", "/*", "--", "#", "\\", "E'", "é'ö", ";;;", "["]
+            ["'", "\"", "`", "$", "/*", "--", "#", "\\", "E'", "é'", ";;;", "[", "a--", "a/*"]
         {
-            for as_mysql in [false, true] {
-                let _: Change = change_of(sql, as_mysql);
-                assert!(!Code::of(sql, as_mysql).has_several, "{sql}");
+            for syntax in [SqlSyntax::Postgres, SqlSyntax::MySql, SqlSyntax::Sqlite] {
+                let _: Change = change_of(sql, syntax);
             }
         }
     }

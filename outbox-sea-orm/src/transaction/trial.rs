@@ -82,7 +82,7 @@ impl OutboxTransaction {
         if !state.is_trial() {
             return Ok(None);
         }
-        match change_of(sql, self.outbox().schema().dialect().lexes_as_mysql()) {
+        match change_of(sql, self.outbox().schema().dialect().syntax()) {
             Change::Reads => Ok(None),
             Change::Writes(table) => Ok(Some(table)),
             Change::Refused { what, why } => {
