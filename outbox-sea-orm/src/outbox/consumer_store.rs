@@ -274,7 +274,8 @@ impl HandlerNameStore for Outbox {
         consumer: &str,
         handlers: &[Arc<str>],
     ) -> Result<Vec<(Arc<str>, u64)>, StoreError> {
-        self.0.schema.under_other_names(&*self.0.work, consumer, handlers).await.map_err(database)
+        let work = self.0.work.long_statements();
+        self.0.schema.under_other_names(&work, consumer, handlers).await.map_err(database)
     }
 
     async fn hand_over_all(
@@ -284,9 +285,10 @@ impl HandlerNameStore for Outbox {
         due_in: Duration,
         limit: u32,
     ) -> Result<u64, StoreError> {
+        let work = self.0.work.long_statements();
         self.0
             .schema
-            .hand_over_all(&*self.0.work, (consumer, handler), due_in, limit)
+            .hand_over_all(&work, (consumer, handler), due_in, limit)
             .await
             .map_err(database)
     }
@@ -298,11 +300,8 @@ impl HandlerNameStore for Outbox {
         to: &str,
         limit: u32,
     ) -> Result<u64, StoreError> {
-        self.0
-            .schema
-            .rename_handler(&*self.0.work, consumer, (from, to), limit)
-            .await
-            .map_err(database)
+        let work = self.0.work.long_statements();
+        self.0.schema.rename_handler(&work, consumer, (from, to), limit).await.map_err(database)
     }
 }
 

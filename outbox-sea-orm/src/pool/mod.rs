@@ -5,6 +5,7 @@ mod connector;
 mod relay_connection;
 mod run_to_completion;
 mod open_pool;
+mod single_statement;
 mod work_pool;
 mod pooler;
 mod error_class;

@@ -27,6 +27,8 @@ pub(super) struct OpenPool {
     closed: AtomicBool,
     /// Transactions that are open on it.
     in_use: AtomicUsize,
+    /// How often one has begun or ended on it.
+    turnover: AtomicUsize,
 }
 
 /// How long work on a pool may take.
@@ -36,19 +38,26 @@ pub(super) struct Bound {
     pub(super) until: Instant,
 }
 
+impl Bound {
+    /// Gives one that is so much longer.
+    pub(super) fn and(self, longer: Duration) -> Self {
+        Self { within: self.within + longer, until: self.until + longer }
+    }
+}
+
 /// One transaction's share of a pool.
 pub(super) struct PoolShare(Arc<OpenPool>);
 
 impl Clone for PoolShare {
     fn clone(&self) -> Self {
-        self.0.in_use.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(&self.0))
+        self.0.share()
     }
 }
 
 impl Drop for PoolShare {
     fn drop(&mut self) {
         self.0.in_use.fetch_sub(1, Ordering::Relaxed);
+        self.0.turnover.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -62,12 +71,14 @@ impl PoolShare {
 impl OpenPool {
     /// Takes a pool of the driver.
     pub(super) fn new(db: DatabaseConnection, shared: bool, without_settings: bool) -> Self {
-        let (closed, in_use) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { db, shared, without_settings, closed, in_use }
+        let closed = AtomicBool::new(false);
+        let (in_use, turnover) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { db, shared, without_settings, closed, in_use, turnover }
     }
 
     pub(super) fn share(self: &Arc<Self>) -> PoolShare {
         self.in_use.fetch_add(1, Ordering::Relaxed);
+        self.turnover.fetch_add(1, Ordering::Relaxed);
         PoolShare(Arc::clone(self))
     }
 
@@ -85,11 +96,12 @@ impl OpenPool {
     ) -> Result<DatabaseTransaction, DbErr> {
         let pool = Arc::clone(self);
         let begin = async move {
+            let turnover = pool.turnover.load(Ordering::Relaxed);
             // Dropped after the pool is closed, so that its connection does not return to the pool.
             let mut begin = pin!(pool.send_begin(options));
             match tokio::time::timeout_at(bound.until.into(), begin.as_mut()).await {
                 Ok(Err(error @ DbErr::ConnectionAcquire(_))) => {
-                    if pool.has_stuck_connections() {
+                    if pool.is_stuck_since(turnover) {
                         pool.close();
                     }
                     Err(error)
@@ -133,9 +145,18 @@ impl OpenPool {
         }
     }
 
-    /// Tells whether the pool counts connections as used that no transaction has: their ping hangs.
-    pub(super) fn has_stuck_connections(&self) -> bool {
-        !self.shared && used_connections(&self.db) > self.in_use.load(Ordering::Relaxed)
+    /// Tells, after a wait for a connection in vain, whether connections of the pool hang: it counts
+    /// more as used than transactions have, and none has begun or ended since the wait began.
+    ///
+    /// The first alone proves nothing: the driver counts a connection as used while it is opened, while
+    /// BEGIN is under way on it, and while it is pinged on its return, and does not tell these from one
+    /// that hangs. But in a saturated pool each of them follows the end of another transaction. Where
+    /// some connections hang and others do not, the pool goes on with the others: it is closed when a
+    /// wait sees no transaction on any of them, or when a response on one is overdue.
+    fn is_stuck_since(&self, turnover: usize) -> bool {
+        !self.shared
+            && self.turnover.load(Ordering::Relaxed) == turnover
+            && used_connections(&self.db) > self.in_use.load(Ordering::Relaxed)
     }
 }
 

@@ -6,12 +6,13 @@
 //! which never ends where the network drops everything. So when a response is overdue the whole
 //! pool is closed: statements on its other connections end as usual, the connections that hang are
 //! closed, and the next transaction opens a new pool. Connections are handed out without a ping: see
-//! `OpenPool::send_begin`.
+//! `OpenPool::send_begin`. Whoever waits for a connection in vain closes the pool only where its
+//! connections hang, and not where others had them: see `OpenPool::is_stuck_since`.
 
 use super::{
     error_class::response_timeout,
     open_pool::{Bound, OpenPool, PoolShare},
-    run_to_completion::RunToCompletion,
+    single_statement::SingleStatements,
 };
 use crate::dialect::{Dialect, PoolOptions, TransactionLimits};
 use async_trait::async_trait;
@@ -153,6 +154,16 @@ impl WorkPool {
         self.dialect.ends_idle_transactions()
     }
 
+    /// Gives what runs single statements that walk over a table: each may take as long as the server
+    /// lets a statement run. Others may take as long as a response, and a slower one closes the pool.
+    pub(crate) const fn long_statements(&self) -> SingleStatements<'_> {
+        SingleStatements::new(self, self.limits.statement)
+    }
+
+    const fn short_statements(&self) -> SingleStatements<'_> {
+        SingleStatements::new(self, Duration::ZERO)
+    }
+
     /// Opens a transaction with the usual limits, or with others.
     ///
     /// # Errors
@@ -162,7 +173,7 @@ impl WorkPool {
         options: TransactionOptions,
         limits: Option<TransactionLimits>,
     ) -> Result<Begun, DbErr> {
-        self.run_on_pool(|pool, bound| async move {
+        self.run_on_pool(Duration::ZERO, |pool, bound| async move {
             let txn = pool.begin(options, bound).await?;
             let deadline =
                 ResponseDeadline { within: self.limits.response(), from: Some(pool.share()) };
@@ -177,7 +188,10 @@ impl WorkPool {
 
     /// Writes the statement that sets the limits of one transaction, empty where they are set, and
     /// the one that puts the session's back.
-    fn statements(&self, limits: Option<&TransactionLimits>) -> (String, Option<String>) {
+    pub(super) fn statements(
+        &self,
+        limits: Option<&TransactionLimits>,
+    ) -> (String, Option<String>) {
         let (dialect, usual) = (self.dialect, &self.limits);
         if self.limits_per_transaction.load(Ordering::Relaxed) {
             return (dialect.limits_of_transaction(limits.unwrap_or(usual)), None);
@@ -188,8 +202,13 @@ impl WorkPool {
         (dialect.change_of_limits(usual, limits), outlast.then_some(reset))
     }
 
-    /// Runs work on the open pool. An overdue response closes that pool.
-    async fn run_on_pool<T, F>(&self, work: impl Fn(Arc<OpenPool>, Bound) -> F) -> Result<T, DbErr>
+    /// Runs work on the open pool, which may take so much longer than a connection and a response. An
+    /// overdue response closes that pool.
+    pub(super) async fn run_on_pool<T, F>(
+        &self,
+        longer: Duration,
+        work: impl Fn(Arc<OpenPool>, Bound) -> F,
+    ) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
     {
@@ -198,8 +217,9 @@ impl WorkPool {
             let pool = self.current();
             let within = acquire_timeout(&pool.db) + self.limits.response();
             let bound = Bound { within, until: begun + within };
+            let longest = bound.and(longer);
             let mut running = pin!(work(Arc::clone(&pool), bound));
-            match tokio::time::timeout_at(bound.until.into(), running.as_mut()).await {
+            match tokio::time::timeout_at(longest.until.into(), running.as_mut()).await {
                 // Another transaction has closed the pool meanwhile. Not where this one has waited as
                 // long as a connection may take: a database that is away looks like stuck ones. And
                 // not where less time is left than that: it would run out in the wait for a
@@ -216,13 +236,13 @@ impl WorkPool {
                     pool.close();
                 }
                 Ok(done) => return done,
-                Err(_) => return Err(pool.overdue(bound)),
+                Err(_) => return Err(pool.overdue(longest)),
             }
         }
     }
 
     /// Gives the open pool, or opens one.
-    fn current(&self) -> Arc<OpenPool> {
+    pub(super) fn current(&self) -> Arc<OpenPool> {
         let mut current = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         match &*current {
             Some(pool) if !pool.is_closed() => Arc::clone(pool),
@@ -261,42 +281,6 @@ fn is_settings_refused(error: &DbErr) -> bool {
     error.as_database_error().is_some_and(|e| e.message().contains("startup parameter"))
 }
 
-/// Runs a statement in a transaction of its own, whose BEGIN shows whether the connection is alive,
-/// and which has the limits; on the application's pool, which pings, by itself.
-///
-/// It comes to its end, within the bound, even when the caller is dropped: MySQL's driver loses
-/// count of the responses to a statement that is dropped while it is prepared, and the connection
-/// would never return to the pool.
-macro_rules! alone {
-    ($work:expr, $pool:ident, $bound:ident, $conn:ident => $statement:expr) => {{
-        let (pool, (set, _)) = ($pool, $work.statements(None));
-        if pool.shared {
-            let $conn = &pool.db;
-            return $statement.await;
-        }
-        RunToCompletion::on_current(async move {
-            let txn = pool.begin(TransactionOptions::default(), $bound).await?;
-            // Its connection is in use, and not stuck; what waits for a connection has none yet.
-            let _share = pool.share();
-            // Dropped after the pool is closed, so that its connection does not return to the pool.
-            let mut running = pin!(async move {
-                if !set.is_empty() {
-                    txn.execute_unprepared(&set).await?;
-                }
-                let $conn = &txn;
-                let done = $statement.await?;
-                txn.commit().await?;
-                Ok(done)
-            });
-            match tokio::time::timeout_at($bound.until.into(), running.as_mut()).await {
-                Ok(done) => done,
-                Err(_) => Err(pool.overdue($bound)),
-            }
-        })
-        .await
-    }};
-}
-
 #[async_trait]
 impl ConnectionTrait for WorkPool {
     fn get_database_backend(&self) -> DbBackend {
@@ -304,35 +288,19 @@ impl ConnectionTrait for WorkPool {
     }
 
     async fn execute_raw(&self, stmt: Statement) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool, bound| {
-            let stmt = stmt.clone();
-            async move { alone!(self, pool, bound, conn => conn.execute_raw(stmt)) }
-        })
-        .await
+        self.short_statements().execute_raw(stmt).await
     }
 
     async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.run_on_pool(|pool, bound| {
-            let sql = sql.to_owned();
-            async move { alone!(self, pool, bound, conn => conn.execute_unprepared(&sql)) }
-        })
-        .await
+        self.short_statements().execute_unprepared(sql).await
     }
 
     async fn query_one_raw(&self, stmt: Statement) -> Result<Option<QueryResult>, DbErr> {
-        self.run_on_pool(|pool, bound| {
-            let stmt = stmt.clone();
-            async move { alone!(self, pool, bound, conn => conn.query_one_raw(stmt)) }
-        })
-        .await
+        self.short_statements().query_one_raw(stmt).await
     }
 
     async fn query_all_raw(&self, stmt: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        self.run_on_pool(|pool, bound| {
-            let stmt = stmt.clone();
-            async move { alone!(self, pool, bound, conn => conn.query_all_raw(stmt)) }
-        })
-        .await
+        self.short_statements().query_all_raw(stmt).await
     }
 }
 
@@ -405,6 +373,26 @@ mod tests {
             .collect();
         is_closed_soon(&pool).await;
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_pool_on_which_transactions_end_stays_open_however_long_one_has_waited() {
+        let work = Arc::new(pool_to_a_silent_server());
+        let pool = work.current();
+        // As a ping has it, or a BEGIN under way.
+        let _used = pool.db.get_postgres_connection_pool().acquire().await.expect("it lets in");
+        let waiting = tokio::spawn({
+            let work = Arc::clone(&work);
+            async move { work.execute_unprepared("SELECT 1").await.map(drop) }
+        });
+        yield_now().await;
+        drop(pool.share());
+        let told = timeout(Duration::from_secs(10), waiting).await.expect("its wait ends");
+        let error = told.expect("no panic").unwrap_err();
+        assert!(matches!(error, DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)), "{error}");
+        assert!(!pool.is_closed(), "others had the connections meanwhile");
+        let told = work.execute_unprepared("SELECT 1").await.map(drop);
+        assert!(told.is_err() && pool.is_closed(), "nobody had them meanwhile");
     }
 
     #[tokio::test]
