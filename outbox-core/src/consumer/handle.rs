@@ -113,11 +113,15 @@ pub enum ConsumerError {
 /// often is soon handled by itself again.
 ///
 /// A handler may notice it in three ways. It sees uncommitted rows of its neighbours. Its locks are held until the last
-/// of them is done, 100 ms by the handlers' median times; after 3 s it is rolled back. No statement
-/// in it waits for a lock, or lasts, for longer than 1 s (MariaDB may notice the end of a wait a
-/// second late), so that its locks are free after 4 s, on MariaDB 5 s, whatever a handler waits for;
-/// only MySQL does not end a write that lasts longer and waits for no lock. And it runs once more after a failure of another one: its effects in the database are
-/// undone before, and effects elsewhere happen twice, as after a crash.
+/// of them is done, 100 ms by the handlers' median times. And it runs once more after a failure of another one: its
+/// effects in the database are undone before, and effects elsewhere happen twice, as after a crash.
+///
+/// What has not come to COMMIT 3 s after BEGIN is rolled back: the handlers, and the hooks and listeners before the commit,
+/// have these 3 s together. No statement among them waits for a lock, or lasts, for longer than 1 s (MariaDB may notice
+/// the end of a wait a second late), so that the locks are free after 4 s, on MariaDB 5 s, whatever a handler or hook
+/// waits for; only MySQL does not end a write that lasts longer and waits for no lock. COMMIT itself comes on top, and is
+/// never cut off. Hooks and listeners after it hold no locks and have their own limits; the deliveries are acknowledged
+/// when they have ended.
 ///
 /// Handled by themselves are deliveries with several handlers, repeats that the broker counts, commands and replies of sagas, stored ones, those that are
 /// not acknowledged [after their handlers](super::AckMode::AfterHandlers), those around which a layer

@@ -30,11 +30,15 @@ const LONGEST_READ_LOCK: Duration = Duration::from_secs(5);
 /// MySQL ends no write that lasts long: there a statement that writes, and waits for no lock, keeps
 /// its transaction until it has ended.
 ///
-/// Transactions that several deliveries share have 1 s for a lock and for a statement, if not less.
+/// Transactions that several deliveries share have 1 s for a lock and for a statement, if not less, and
+/// end 3 s after their BEGIN unless COMMIT was sent.
 ///
 /// The process itself waits for the responses to its own BEGIN, COMMIT, ROLLBACK and inbox
 /// statements for the longer of `idle` and `lock_wait`, and a second; then it closes the
-/// connection. That holds for every transaction of an [`Outbox`](crate::Outbox).
+/// connection. That holds for every transaction of an [`Outbox`](crate::Outbox). A single statement of
+/// its own has that time too, besides the pool's `acquire_timeout`; one that counts, hands over or
+/// renames the stored deliveries of a handler has `statement` on top, since it may walk over a large
+/// table.
 ///
 /// What an operator asks has shorter ones, where these are longer: 10 s for a statement, 5 s for a
 /// lock.

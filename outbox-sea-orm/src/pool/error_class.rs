@@ -28,8 +28,8 @@ fn is_response_timeout(error: &io::Error) -> bool {
 /// Gives the class of an error of the driver.
 pub(crate) fn classify_driver(error: &sqlx::Error) -> DbErrorClass {
     match error {
-        // Also a COMMIT, which may have succeeded all the same. So whoever repeats a transaction writes in it
-        // by what the repeat is known: an inbox row, the end of a claim, a row with a key, a saga's state.
+        // Also a COMMIT, which may have succeeded all the same. So whoever repeats a transaction has to write
+        // in it by what the repeat is known: an inbox row, the end of a claim, a row with a key, a saga's state.
         sqlx::Error::Io(error) if is_response_timeout(error) => DbErrorClass::Busy,
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

@@ -58,10 +58,7 @@ impl OutboxTransaction {
     /// Commits as [`commit`](Self::commit) does, where what comes before COMMIT ends within a limit;
     /// else rolls back, behind a statement that is under way.
     pub(crate) async fn commit_within(self, limit: Duration) -> Result<(), OutboxError> {
-        let prepared = tokio::time::timeout(limit, self.prepare()).await.unwrap_or_else(|_| {
-            let text = format!("what comes before the commit did not end within {limit:?}");
-            Err(OutboxError::BeforeCommit(text.into()))
-        });
+        let prepared = self.prepare_within(limit).await;
         self.commit_prepared(prepared).await
     }
 
@@ -104,6 +101,17 @@ impl OutboxTransaction {
     pub(crate) async fn rollback_quietly(self) {
         if let Err(error) = self.rollback().await {
             tracing::debug!(error = &error as &dyn std::error::Error, "a rollback failed");
+        }
+    }
+
+    /// Does what [`prepare`](Self::prepare) does, within a limit.
+    pub(super) async fn prepare_within(&self, limit: Duration) -> Result<(), OutboxError> {
+        match tokio::time::timeout(limit, self.prepare()).await {
+            Ok(prepared) => prepared,
+            Err(_) => {
+                let text = format!("what comes before the commit did not end within {limit:?}");
+                Err(OutboxError::BeforeCommit(text.into()))
+            }
         }
     }
 

@@ -296,7 +296,9 @@ impl OutboxTransaction {
     /// Runs an async hook inside the transaction, before its events are written and COMMIT is sent.
     ///
     /// The hook may write and emit; an error rolls everything back, and so does one that has not
-    /// ended after 5 min. Hooks that it registers run too.
+    /// ended after 5 min. Hooks that it registers run too. In a transaction that deliveries of a
+    /// [consumer](outbox_core::consumer::Consumer#transactions-of-several-deliveries) share, a hook that
+    /// waits ends the sharing after 3 s, and runs by itself then.
     ///
     /// ```
     /// # use outbox_sea_orm::prelude::*;

@@ -21,7 +21,6 @@ use outbox_core::{
 };
 use sea_orm::{ConnectionTrait, DbErr, Statement};
 use std::{collections::BTreeMap, time::Duration};
-use tokio::time::timeout;
 
 /// Longest wait for a lock in a try: others must not wait long behind what it has locked either.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -103,13 +102,7 @@ impl OutboxTransaction {
     /// Does what a commit does before COMMIT, and what a database would check in it.
     async fn prepare_trial(&self) -> Result<(), OutboxError> {
         let limit = self.shared.state.lock().trial_limit();
-        match timeout(limit, within(self, self.prepare())).await {
-            Ok(prepared) => prepared?,
-            Err(_) => {
-                let text = format!("what comes before the commit did not end within {limit:?}");
-                return Err(OutboxError::BeforeCommit(text.into()));
-            }
-        }
+        within(self, self.prepare_within(limit)).await?;
         let Some(check) = self.outbox().schema().dialect().check_constraints_now() else {
             return Ok(());
         };
