@@ -23,6 +23,11 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
             rate beside its rate alone
   pages     what each page of the web page takes with 10,000,000 rows, and what open live pages cost
   slow      messages whose handler takes 2 s, in process and over HTTP: how often they are delivered and run
+  scale     how figures change with 1, 2 and 4 relay processes, with more events, partitions, routes, keys and bytes, and
+            two curves: throughput against waiting events, latency against load; each curve is written to docs/images.
+            With its defaults, 1,000,000 events at most, in 20 minutes or less; with --events 10_000_000 --minutes 90 all
+  gate p    what is promised, each figure beside the floor or the loop by hand of the same run; in parts, which may be
+            measured in several sittings, as one takes over an hour; fails when one is missed or was not run
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
   gate c1   what concerns Kafka, likewise, on brokers of its own: one that keeps what it has, and one that does not
@@ -32,13 +37,18 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
   gate e2   what concerns steps that other services do, likewise
 
   --events N   waiting events of drain, costs, memory, publish, consume; sagas of asks; messages of slow; rows of operate and pages;
-                waiting events of redrive
+                waiting events of redrive; most events of scale
   --rounds N   rounds, each with ours and the floor
   --seconds N  length of one round of write, latency and idle
   --broker rabbitmq|kafka|kafka-in-memory|nats|redis|mqtt   of publish and consume; all but the first are brokers of the
             run's own
   --pinned     drain with a transaction open elsewhere
-  --only ours|floor   one side alone, for a profiler";
+  --rate N     most events a second of scale, 20,000 unless said
+  --minutes N  of scale: nothing new begins after so many, 20 unless said
+  --only ours|floor   one side alone, for a profiler
+  --only PART[,PART]  of gate p: memory, drain, backlog, relays, write, latency, receive-rabbitmq, receive-kafka,
+            publish-rabbitmq, publish-kafka, sagas, asks; of scale: processes, shapes, backlog, latency
+  --report  of gate p: only the table, of the parts that this revision has";
 
 /// The benchmark of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +67,8 @@ pub(crate) enum Bench {
     Redrive,
     Pages,
     Slow,
+    Scale,
+    GateP,
     Gate,
     GateB,
     GateC1,
@@ -91,7 +103,7 @@ pub(crate) enum Kept {
 }
 
 /// The command line.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Args {
     pub(crate) bench: Bench,
     pub(crate) events: Option<u32>,
@@ -100,6 +112,12 @@ pub(crate) struct Args {
     pub(crate) pinned: bool,
     pub(crate) sides: Sides,
     pub(crate) broker: Broker,
+    /// Parts of a gate or of a scale; all of them where there are none.
+    pub(crate) parts: Vec<String>,
+    pub(crate) is_report: bool,
+    /// Most events a second.
+    pub(crate) rate: Option<u32>,
+    pub(crate) minutes: Option<u64>,
 }
 
 impl Bench {
@@ -120,7 +138,9 @@ impl Bench {
             Some("redrive") => Bench::Redrive,
             Some("pages") => Bench::Pages,
             Some("slow") => Bench::Slow,
+            Some("scale") => Bench::Scale,
             Some("gate") => match words.next().as_deref() {
+                Some("p") => Bench::GateP,
                 Some("a3") => Bench::Gate,
                 Some("b") => Bench::GateB,
                 Some("c1") => Bench::GateC1,
@@ -134,14 +154,38 @@ impl Bench {
     }
 }
 
+impl Broker {
+    fn read(name: &str) -> Result<Self> {
+        Ok(match name {
+            "rabbitmq" => Self::RabbitMq,
+            "kafka" => Self::Kafka(Kept::File),
+            "kafka-in-memory" => Self::Kafka(Kept::Memory),
+            "nats" => Self::Nats,
+            "redis" => Self::Redis,
+            "mqtt" => Self::Mqtt,
+            _ => bail!("{USAGE}"),
+        })
+    }
+}
+
 impl Args {
     /// Reads the arguments after the program's name.
     pub(crate) fn read(words: impl Iterator<Item = String>) -> Result<Self> {
         let mut words = words.peekable();
         let bench = Bench::read(&mut words)?;
-        let (events, rounds, round) = (None, None, None);
-        let (sides, broker) = (Sides::Both, Broker::RabbitMq);
-        let mut args = Self { bench, events, rounds, round, pinned: false, sides, broker };
+        let mut args = Self {
+            bench,
+            events: None,
+            rounds: None,
+            round: None,
+            pinned: false,
+            sides: Sides::Both,
+            broker: Broker::RabbitMq,
+            parts: Vec::new(),
+            is_report: false,
+            rate: None,
+            minutes: None,
+        };
         while let Some(word) = words.next() {
             let mut value =
                 || words.next().with_context(|| format!("{word} wants a value\n\n{USAGE}"));
@@ -150,16 +194,12 @@ impl Args {
                 "--rounds" => args.rounds = Some(value()?.parse()?),
                 "--seconds" => args.round = Some(Duration::from_secs(value()?.parse()?)),
                 "--pinned" => args.pinned = true,
-                "--broker" => {
-                    args.broker = match value()?.as_str() {
-                        "rabbitmq" => Broker::RabbitMq,
-                        "kafka" => Broker::Kafka(Kept::File),
-                        "kafka-in-memory" => Broker::Kafka(Kept::Memory),
-                        "nats" => Broker::Nats,
-                        "redis" => Broker::Redis,
-                        "mqtt" => Broker::Mqtt,
-                        _ => bail!("{USAGE}"),
-                    };
+                "--report" => args.is_report = true,
+                "--rate" => args.rate = Some(value()?.replace('_', "").parse()?),
+                "--minutes" => args.minutes = Some(value()?.parse()?),
+                "--broker" => args.broker = Broker::read(&value()?)?,
+                "--only" if matches!(bench, Bench::GateP | Bench::Scale) => {
+                    args.parts = value()?.split(',').map(str::to_owned).collect();
                 }
                 "--only" => {
                     args.sides = match value()?.as_str() {

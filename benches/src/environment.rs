@@ -1,6 +1,7 @@
 //! The environment of a benchmark: a database of its own on the shared server, or on a private
 //! server.
 
+use crate::load::fill::PARTITIONS;
 use anyhow::Result;
 use outbox_sea_orm::Outbox;
 use sea_orm::{
@@ -39,25 +40,30 @@ enum Home {
 impl Environment {
     /// Makes a database on the shared server, with a pool of so many connections.
     pub(crate) async fn shared(connections: u32) -> Result<Self> {
+        Self::with_partitions(connections, PARTITIONS).await
+    }
+
+    /// Makes the same with so many partitions, 1 to 128.
+    pub(crate) async fn with_partitions(connections: u32, partitions: u16) -> Result<Self> {
         let database = TempDatabase::create(Database::Postgres).await;
         let url = database.url().to_owned();
-        Self::open(url, connections, Home::Shared { _database: database }).await
+        Self::open(url, connections, partitions, Home::Shared { _database: database }).await
     }
 
     /// Starts a server.
     pub(crate) async fn own(connections: u32) -> Result<Self> {
         let server = postgres::start_with(&SETTINGS).await;
         let url = server.url();
-        Self::open(url, connections, Home::Own { _server: server }).await
+        Self::open(url, connections, PARTITIONS, Home::Own { _server: server }).await
     }
 
-    async fn open(url: String, connections: u32, home: Home) -> Result<Self> {
+    async fn open(url: String, connections: u32, partitions: u16, home: Home) -> Result<Self> {
         let db = connect(&url, connections).await?;
         let pool = db.get_postgres_connection_pool().clone();
         let orders = "CREATE TABLE orders (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, customer TEXT NOT NULL, \
                       total BIGINT NOT NULL)";
         sqlx::raw_sql(orders).execute(&pool).await?;
-        let outbox = Outbox::builder(db).source("bench").install().await?;
+        let outbox = Outbox::builder(db).source("bench").partitions(partitions).install().await?;
         Ok(Self { outbox, pool, url, _home: home })
     }
 
@@ -90,7 +96,8 @@ impl Environment {
     }
 }
 
-async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection> {
+/// Connects with a pool of so many connections.
+pub(crate) async fn connect(url: &str, connections: u32) -> Result<DatabaseConnection> {
     let mut options = ConnectOptions::new(url);
     options.max_connections(connections).sqlx_logging(false);
     Ok(sea_orm::Database::connect(options).await?)

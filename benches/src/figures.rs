@@ -11,12 +11,17 @@ impl Rounds {
         self.0.push(value);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The middle one; `NaN` of none.
     pub(crate) fn median(&self) -> f64 {
         percentile(&self.0, 0.5)
     }
 
-    fn range(&self) -> (f64, f64) {
+    /// The lowest and the highest one.
+    pub(crate) fn range(&self) -> (f64, f64) {
         let fold = |start: f64, pick: fn(f64, f64) -> f64| self.0.iter().copied().fold(start, pick);
         (fold(f64::INFINITY, f64::min), fold(f64::NEG_INFINITY, f64::max))
     }
@@ -90,7 +95,8 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    fn is_met(self, value: f64) -> bool {
+    /// Tells whether a figure reaches it; one that is no number does not.
+    pub(crate) fn is_met(self, value: f64) -> bool {
         match self {
             Self::Informational => true,
             Self::AtLeast(t) => value >= t,

@@ -6,10 +6,12 @@ use crate::{
     args::{Args, Broker, Kept, Sides},
     environment::Environment,
     figures::Report,
-    load::{broker::Broker as _, mqtt::Mqtt, nats::Nats, redis::Redis},
+    load::{broker::Broker as _, fill::Waiting, mqtt::Mqtt, nats::Nats, redis::Redis},
     report,
     stages::{
-        asks, brokers, consume, costs,
+        asks, brokers,
+        consume::{self, Way},
+        costs,
         drain::{self, Drain, Drained},
         idle, kafka,
         latency::{Latency, LatencyRun},
@@ -50,7 +52,7 @@ const IN_FLIGHT: u32 = 10_000;
 pub(crate) async fn a3() -> Result<Report> {
     let mut report = Report::default();
     // First, while this process is small.
-    let memory = memory::run(MANY).await?;
+    let memory = memory::run(Waiting::usual(MANY)).await?;
     let sides = Sides::Floor;
     let floor = drain::run(Drain { events: MANY, rounds: 1, pinned: false, sides }).await?.floor;
     let mut many = Drained { floor, ..Drained::default() };
@@ -132,11 +134,11 @@ pub(crate) async fn consume(
     let (name, received) = match broker {
         Broker::Kafka(kept) => {
             let (name, server) = start(kept).await;
-            let consumed = kafka::consume(&server, messages, rounds, sides).await?;
+            let consumed = kafka::consume(&server, messages, rounds, &Way::of(sides)).await?;
             return Ok(report::consumed(name, messages, &consumed));
         }
         Broker::RabbitMq => {
-            let consumed = consume::run(messages, rounds, sides).await?;
+            let consumed = consume::run(messages, rounds, &Way::of(sides)).await?;
             return Ok(report::consumed(RABBIT, messages, &consumed));
         }
         Broker::Nats => (Nats::NAME, brokers::consume::<Nats>(messages, rounds, sides).await?),
@@ -194,8 +196,8 @@ pub(crate) async fn write(rounds: usize, round: Duration, sides: Sides) -> Resul
     let mut report = Report::default();
     for events in [0, 1, 10] {
         for writers in [1, 8, 32] {
-            let written =
-                write::run(&environment, Write { writers, events, rounds, round, sides }).await?;
+            let load = Write { writers, events, rounds, round, sides, sea_orm: events == 1 };
+            let written = write::run(&environment, load).await?;
             report.absorb(report::written(writers, events, &written));
         }
     }

@@ -1,8 +1,12 @@
 //! The machine: its description, and the CPU and memory of processes.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sea_orm::sqlx::{PgPool, Row};
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// Clock ticks a second in `/proc`, the same on every Linux that Rust runs on.
 const TICKS: f64 = 100.0;
@@ -42,6 +46,24 @@ pub(crate) async fn describe(pool: &PgPool) -> Result<String> {
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output().ok().filter(|o| o.status.success());
     output.map_or("unknown".into(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+}
+
+/// The root of the workspace that this program was built in.
+pub(crate) fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The revision of the workspace; `-dirty` follows where files other than documents differ from it.
+pub(crate) fn revision() -> Result<String> {
+    let git = |args: &[&str]| -> Result<String> {
+        let output = Command::new("git").current_dir(workspace()).args(args).output()?;
+        ensure!(output.status.success(), "git {} failed", args.join(" "));
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let revision = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs", ":!*.md"])?;
+    Ok(if changed.is_empty() { revision } else { format!("{revision}-dirty") })
 }
 
 /// CPU seconds that this process has used.

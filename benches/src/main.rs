@@ -7,22 +7,26 @@
 )]
 
 mod args;
+mod chart;
+mod child;
 mod environment;
 mod figures;
 mod gate;
+mod gate_p;
 mod load;
 mod machine;
 mod report;
 mod stages;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use args::{Args, Bench};
 use environment::Environment;
 use figures::Report;
+use load::fill::Waiting;
 use stages::{
     costs,
     drain::{self, Drain},
-    idle, memory, operate, pages, redrive, slow,
+    idle, memory, operate, pages, redrive, scale, slow,
 };
 use std::{
     process::ExitCode,
@@ -31,6 +35,10 @@ use std::{
 
 /// Rounds of a redrive unless the command line says otherwise: each fills the outbox twice.
 const REDRIVES: usize = 3;
+/// Most events of a scale, its rounds and its minutes unless the command line says otherwise.
+const SCALE_EVENTS: u32 = 1_000_000;
+const SCALE_ROUNDS: usize = 1;
+const SCALE_MINUTES: u64 = 20;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -49,9 +57,17 @@ async fn main() -> ExitCode {
 
 /// Runs the benchmark of the command line, and names the targets that were missed.
 async fn run() -> Result<Vec<String>> {
-    let args = Args::read(std::env::args().skip(1))?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(ended) = child::run(&words).await {
+        return ended.map(|()| Vec::new());
+    }
+    let args = Args::read(words.into_iter())?;
     let begun = Instant::now();
-    println!("{}", machine::describe(&Environment::shared(1).await?.pool).await?);
+    let machine = machine::describe(&Environment::shared(1).await?.pool).await?;
+    println!("{machine}");
+    if args.bench == Bench::GateP {
+        return gate_p::run(&args.parts, args.is_report, &machine).await;
+    }
     let report = measure(&args).await?;
     println!("{report}\nmeasured in {:.0} s", begun.elapsed().as_secs_f64());
     Ok(report.missed().into_iter().map(str::to_owned).collect())
@@ -60,7 +76,7 @@ async fn run() -> Result<Vec<String>> {
 async fn measure(args: &Args) -> Result<Report> {
     let (events, rounds) = gate::or_as_the_gate(args);
     let round = |usual: u64| args.round.unwrap_or(Duration::from_secs(usual));
-    let Args { pinned, sides, .. } = *args;
+    let (pinned, sides) = (args.pinned, args.sides);
     Ok(match args.bench {
         Bench::Drain => {
             let drained = drain::run(Drain { events, rounds, pinned, sides }).await?;
@@ -70,7 +86,9 @@ async fn measure(args: &Args) -> Result<Report> {
             )
         }
         Bench::Costs => report::costs(&costs::run(events, sides).await?),
-        Bench::Memory => report::memory(&memory::run(args.events.unwrap_or(1_000_000)).await?),
+        Bench::Memory => {
+            report::memory(&memory::run(Waiting::usual(args.events.unwrap_or(1_000_000))).await?)
+        }
         Bench::Idle => report::idle(&idle::run(round(60)).await?),
         Bench::Write => gate::write(rounds, round(1), sides).await?,
         Bench::Latency => gate::latency(rounds, round(5)).await?,
@@ -93,6 +111,8 @@ async fn measure(args: &Args) -> Result<Report> {
             report::pages(rows, &pages::run(rows, rounds).await?)
         }
         Bench::Slow => report::slow(&slow::run(args.events.unwrap_or(400)).await?),
+        Bench::Scale => scale::run(&args.parts, bounds(args)).await?,
+        Bench::GateP => bail!("it has a table of its own"),
         Bench::Gate => gate::a3().await?,
         Bench::GateB => gate::b().await?,
         Bench::GateC1 => gate::c1().await?,
@@ -100,4 +120,16 @@ async fn measure(args: &Args) -> Result<Report> {
         Bench::GateE1 => gate::e1().await?,
         Bench::GateE2 => gate::e2().await?,
     })
+}
+
+/// The bounds of a scale: with the defaults a sitting takes less than 20 minutes on two cores.
+fn bounds(args: &Args) -> scale::Bounds {
+    let minutes = args.minutes.unwrap_or(SCALE_MINUTES);
+    scale::Bounds {
+        events: args.events.unwrap_or(SCALE_EVENTS),
+        rate: args.rate.unwrap_or(u32::MAX),
+        rounds: args.rounds.unwrap_or(SCALE_ROUNDS),
+        round: args.round.unwrap_or(Duration::from_secs(3)),
+        until: Instant::now() + Duration::from_secs(minutes.saturating_mul(60)),
+    }
 }

@@ -96,6 +96,11 @@ pub(crate) fn consumed(broker: &str, messages: u32, consumed: &Consumed) -> Repo
     let name = format!("{broker}, {messages} received");
     report.rounds(format!("{name}: by hand, messages/s"), &consumed.baseline, Informational);
     report.rounds(format!("{name}: by hand, each once, messages/s"), &consumed.once, Informational);
+    report.rounds(
+        format!("{name}: ours with all defaults, messages/s"),
+        &consumed.defaults,
+        Informational,
+    );
     report.rounds(format!("{name}: ours, messages/s"), &consumed.ours, Informational);
     report.rounds(
         format!("{name}: ours in batches of {BATCH}, messages/s"),
@@ -122,6 +127,13 @@ pub(crate) fn consumed(broker: &str, messages: u32, consumed: &Consumed) -> Repo
         &batched,
         Informational,
     );
+    for (whose, hand) in [("", &consumed.baseline), (" that does each once", &consumed.once)] {
+        report.rounds(
+            format!("{name}: share of the loop by hand{whose}, with all defaults"),
+            &consumed.defaults.over(hand),
+            Informational,
+        );
+    }
     report
 }
 
@@ -203,6 +215,15 @@ pub(crate) fn written(writers: u32, events: u32, written: &Written) -> Report {
         _ => MoreThan(1.0),
     };
     report.rounds(format!("{name}: share of raw SQL"), &ours.rate.over(&raw.rate), target);
+    if !written.sea_orm.rate.is_empty() {
+        let plain = &written.sea_orm.rate;
+        report.rounds(format!("{name}: SeaORM by hand, transactions/s"), plain, Informational);
+        report.rounds(
+            format!("{name}: share of SeaORM by hand"),
+            &ours.rate.over(plain),
+            Informational,
+        );
+    }
     for (what, ours, raw) in [("p50", &ours.p50, &raw.p50), ("p99", &ours.p99, &raw.p99)] {
         report.rounds(format!("{name}: {what} of raw SQL, ms"), raw, Informational);
         report.rounds(format!("{name}: {what} of ours, ms"), ours, Informational);

@@ -16,6 +16,8 @@ use std::{
 
 /// The recorded events, by ids from 1 to a last one.
 pub(crate) struct Checker {
+    /// Bytes of each payload.
+    payload: usize,
     seen: Vec<AtomicBool>,
     last_of_key: Vec<AtomicI64>,
     distinct: AtomicU64,
@@ -34,10 +36,17 @@ pub(crate) struct Faults {
 }
 
 impl Checker {
+    /// Expects so many events with the usual keys and payloads.
     pub(crate) fn new(events: u32) -> Arc<Self> {
+        Self::of(events, KEYS, PAYLOAD)
+    }
+
+    /// Expects so many events, of keys with numbers below a limit, and payloads of so many bytes.
+    pub(crate) fn of(events: u32, keys: usize, payload: usize) -> Arc<Self> {
         Arc::new(Self {
+            payload,
             seen: (0..=events).map(|_| AtomicBool::new(false)).collect(),
-            last_of_key: (0..KEYS).map(|_| AtomicI64::new(0)).collect(),
+            last_of_key: (0..keys).map(|_| AtomicI64::new(0)).collect(),
             distinct: AtomicU64::new(0),
             twice: AtomicU64::new(0),
             reordered: AtomicU64::new(0),
@@ -47,9 +56,18 @@ impl Checker {
 
     /// Records one event.
     pub(crate) fn record(&self, id: i64, key: Option<&str>, payload: &[u8]) {
+        if payload.len() == self.payload {
+            self.note(id, key.and_then(number_of));
+        } else {
+            self.damaged.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Records one event, whose payload is right, by the number of its key.
+    pub(crate) fn note(&self, id: i64, key: Option<usize>) {
         let seen = usize::try_from(id).ok().and_then(|id| self.seen.get(id));
-        let last = key.and_then(number_of).and_then(|number| self.last_of_key.get(number));
-        let (Some(seen), Some(last), PAYLOAD) = (seen, last, payload.len()) else {
+        let last = key.and_then(|number| self.last_of_key.get(number));
+        let (Some(seen), Some(last)) = (seen, last) else {
             self.damaged.fetch_add(1, Relaxed);
             return;
         };

@@ -7,9 +7,12 @@
 
 use super::{
     broker::{Sender, drain_partitions},
-    fill::PARTITIONS,
+    checker::Checker,
+    fill::{PARTITIONS, record},
     ours,
-    receive::{AT_ONCE, BATCHES, EFFECT, OrderReceived, acked, publish_messages, receive},
+    receive::{
+        AT_ONCE, BATCHES, EFFECT, Handling, OrderReceived, acked, publish_messages, receive,
+    },
 };
 use anyhow::{Context, Result, ensure};
 use futures_util::future::join_all;
@@ -75,7 +78,8 @@ impl Bus {
         publish_messages(&self.publisher()?, messages).await
     }
 
-    /// Fails where the topic does not have so many records.
+    /// Fails where the topic does not have the record of each waiting event once, those of a key in
+    /// order.
     pub(crate) async fn holds(&self, records: u32) -> Result<()> {
         let consumer: StreamConsumer = self.client().set("group.id", "count").create()?;
         let mut found = 0;
@@ -85,6 +89,20 @@ impl Bus {
             found += high - low;
         }
         ensure!(found == i64::from(records), "void: the topic has {found} of {records} records");
+        let consumer: StreamConsumer = self.client().set("group.id", "check").create()?;
+        let mut assignment = TopicPartitionList::new();
+        for partition in 0..i32::from(PARTITIONS) {
+            assignment.add_partition_offset(&self.topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&assignment)?;
+        let checker = Checker::new(records);
+        for _ in 0..records {
+            let next = timeout(TIME_LIMIT, consumer.recv()).await;
+            let next = next.context("the topic gives no more")??;
+            record(&checker, next.payload().context("a record without value")?)?;
+        }
+        let faults = checker.faults();
+        ensure!(!faults.void() && faults.duplicated == 0, "void: in the topic, {faults}");
         Ok(())
     }
 
@@ -271,19 +289,22 @@ fn id(record: &rdkafka::message::BorrowedMessage<'_>) -> Option<String> {
     String::from_utf8(header.value?.to_vec()).ok()
 }
 
-/// Receives by our consumer one by one, or with batches of so many; the time runs from the first
-/// message to the last acknowledgement.
+/// Receives by our consumer with all defaults, one by one, or with batches; the time runs from the
+/// first message to the last acknowledgement.
 pub(crate) async fn received_by_consumer(
     outbox: &Outbox,
     bus: &Bus,
     messages: u32,
-    batch: Option<usize>,
+    handling: Handling,
 ) -> Result<Duration> {
     let subscriber = KafkaSubscriber::new(&bus.brokers, "bench")?.topic(&bus.topic).build()?;
     let consumer = Consumer::builder("bench", outbox).on("receive", receive).subscribe(subscriber);
-    let consumer = match batch {
-        None => consumer.one_by_one(),
-        Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
+    let consumer = match handling {
+        Handling::Defaults => consumer,
+        Handling::OneByOne => consumer.one_by_one(),
+        Handling::Batched(batch) => {
+            consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES)
+        }
     };
     let handle = consumer.start().await?;
     timeout(TIME_LIMIT, handle.stats().wait_for(|stats| stats.received > 0))

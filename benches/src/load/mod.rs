@@ -8,6 +8,8 @@ pub(crate) mod kafka;
 pub(crate) mod mqtt;
 pub(crate) mod nats;
 pub(crate) mod ours;
+pub(crate) mod processes;
+pub(crate) mod published;
 pub(crate) mod rabbit;
 pub(crate) mod receive;
 pub(crate) mod redis;

@@ -10,9 +10,9 @@ use outbox_core::{
         DetachedLetter, EventReader, Fence, PartitionNo, PartitionRows, ReadPlan, RelayStore,
         RouteUpdate, SettleStore, Settled, StoreError, StoredEvent,
     },
-    relay::{Relay, RelaySource},
+    relay::{Relay, RelayBuilder, RelaySource},
     runtime::Wake,
-    transport::{Publisher, everything},
+    transport::{Publisher, Route, everything},
 };
 use outbox_sea_orm::{Outbox, StoreOptions, open_relay_store};
 use std::{
@@ -25,8 +25,10 @@ use std::{
 };
 use tokio::{sync::Notify, time::timeout};
 
-/// How long a drain may make no progress before it counts as stuck.
+/// How long a drain may take at least.
 const TIME_LIMIT: Duration = Duration::from_secs(180);
+/// A drain with fewer events a second than this is stuck.
+const SLOWEST: u64 = 5_000;
 
 /// The relay's calls of its store.
 #[derive(Default)]
@@ -41,6 +43,11 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    /// Gives the number of events that are finished in the database so far.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Relaxed)
+    }
+
     fn note_finished(&self, events: u64) {
         if self.finished.fetch_add(events, Relaxed) + events >= self.wanted {
             self.all.notify_one();
@@ -78,12 +85,19 @@ impl<'a> MeteredOutbox<'a> {
 
     /// Starts a relay with all defaults and one route for all events.
     pub(crate) async fn start(&self, publisher: impl Publisher) -> Result<Relay> {
-        Ok(Relay::builder(self).route("bench", everything(), publisher).start().await?)
+        self.start_routes(vec![Route::new("bench", everything(), publisher)]).await
+    }
+
+    /// Starts a relay with all defaults and these routes.
+    pub(crate) async fn start_routes(&self, routes: Vec<Route>) -> Result<Relay> {
+        let relay = routes.into_iter().fold(Relay::builder(self), RelayBuilder::add_route);
+        Ok(relay.start().await?)
     }
 
     /// Waits until all events are finished in the database.
     pub(crate) async fn all(&self) -> Result<()> {
-        timeout(TIME_LIMIT, self.meter.all.notified()).await.context("the drain stands still")
+        let limit = TIME_LIMIT.max(Duration::from_secs(self.meter.wanted / SLOWEST));
+        timeout(limit, self.meter.all.notified()).await.context("the drain stands still")
     }
 
     pub(crate) fn meter(&self) -> &Meter {

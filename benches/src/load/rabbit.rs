@@ -3,13 +3,16 @@
 
 use super::{
     broker::{Sender, drain_partitions},
-    ours,
+    checker::Checker,
+    fill, ours,
 };
 use anyhow::{Context, Result, ensure};
-use futures_util::future::join_all;
+use futures_util::{StreamExt, future::join_all};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
-    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
+    options::{
+        BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    },
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 use outbox_amqp::AmqpPublisher;
@@ -18,6 +21,7 @@ use outbox_sea_orm::Outbox;
 use sea_orm::sqlx::{Connection as _, PgConnection, Row, postgres::PgRow};
 use std::time::{Duration, Instant};
 use tests::{holds_within, servers::rabbitmq};
+use tokio::time::timeout;
 
 /// How long the server may take to report the length of a queue.
 const COUNTED_WITHIN: Duration = Duration::from_secs(20);
@@ -61,7 +65,8 @@ impl Queue {
         &self.name
     }
 
-    /// Fails where it does not hold so many messages, then deletes it.
+    /// Fails where it does not hold the message of each waiting event once, those of a key in order;
+    /// deletes it.
     pub(crate) async fn holds(self, events: u32) -> Result<()> {
         let passive = QueueDeclareOptions { passive: true, ..Default::default() };
         let mut count = 0;
@@ -74,8 +79,28 @@ impl Queue {
             count == events
         })
         .await;
+        let checked = if all { self.check(events).await } else { Ok(()) };
         self.delete().await?;
         ensure!(all, "void: the queue has {count} of {events} messages");
+        checked
+    }
+
+    /// Reads all messages, and fails where one is missing, there twice, or behind a later one of its
+    /// key.
+    async fn check(&self, events: u32) -> Result<()> {
+        let (tag, options) =
+            (ShortString::default(), BasicConsumeOptions { no_ack: true, ..Default::default() });
+        let queue = self.name.as_str().into();
+        let consumer =
+            self.channel.basic_consume(queue, tag, options, FieldTable::default()).await?;
+        let (mut messages, checker) = (consumer.take(events as usize), Checker::new(events));
+        while let Some(message) =
+            timeout(COUNTED_WITHIN, messages.next()).await.context("the queue gives no more")?
+        {
+            fill::record(&checker, &message?.data)?;
+        }
+        let faults = checker.faults();
+        ensure!(!faults.void() && faults.duplicated == 0, "void: in the queue, {faults}");
         Ok(())
     }
 

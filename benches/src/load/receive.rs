@@ -164,22 +164,38 @@ pub(crate) async fn baseline(
     Ok(took)
 }
 
-/// Receives by our consumer one by one with the concurrency of the baseline, or with batches of so
-/// many; the time runs until the last acknowledgement.
+/// How our consumer handles messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handling {
+    /// With all defaults of consumer and subscriber.
+    Defaults,
+    OneByOne,
+    /// In transactions of so many, behind a savepoint each.
+    Batched(usize),
+}
+
+/// Receives by our consumer with all defaults, one by one with the prefetch and the concurrency of
+/// the baseline, or with batches; the time runs until the last acknowledgement.
 pub(crate) async fn by_consumer(
     outbox: &Outbox,
     queue: &Queue,
     messages: u32,
-    batch: Option<usize>,
+    handling: Handling,
 ) -> Result<Duration> {
     let begun = Instant::now();
     let subscriber = AmqpSubscriber::new(rabbitmq::shared_url(), queue.name())?;
-    let consumer = Consumer::builder("bench", outbox)
-        .on("receive", receive)
-        .subscribe(subscriber.prefetch(PREFETCH));
-    let consumer = match batch {
-        None => consumer.one_by_one().concurrency(AT_ONCE as usize),
-        Some(batch) => consumer.batched(batch).concurrency(BATCHES).prefetch(batch * BATCHES),
+    let consumer = Consumer::builder("bench", outbox).on("receive", receive);
+    let consumer = match handling {
+        Handling::Defaults => consumer.subscribe(subscriber),
+        Handling::OneByOne => consumer
+            .subscribe(subscriber.prefetch(PREFETCH))
+            .one_by_one()
+            .concurrency(AT_ONCE as usize),
+        Handling::Batched(batch) => consumer
+            .subscribe(subscriber.prefetch(PREFETCH))
+            .batched(batch)
+            .concurrency(BATCHES)
+            .prefetch(batch * BATCHES),
     };
     let handle = consumer.start().await?;
     acked(&handle, messages).await?;

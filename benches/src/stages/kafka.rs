@@ -2,7 +2,7 @@
 //! private broker.
 
 use super::{
-    consume::{BATCH, Consumed},
+    consume::{self, Consumed, Way},
     drain::per_second,
 };
 use crate::{
@@ -83,60 +83,31 @@ pub(crate) async fn publish(
     Ok(produced)
 }
 
-/// Receives by all four in turn, in an order that changes from round to round.
+/// Receives in all ways in turn, in an order that changes from round to round.
 pub(crate) async fn consume(
     server: &Server,
     messages: u32,
     rounds: usize,
-    sides: Sides,
+    ways: &[Way],
 ) -> Result<Consumed> {
     let environment = Environment::shared(AT_ONCE).await?;
-    let mut consumed = Consumed::default();
-    let mut order = [0, 1, 2, 3];
+    let (mut consumed, mut order) = (Consumed::default(), ways.to_vec());
     for _ in 0..rounds {
-        for side in order {
-            let is_floor = side == 0 || side == 3;
-            if if is_floor { sides.floor() } else { sides.ours() } {
-                environment.empty().await?;
-                let bus = Bus::new(server);
-                bus.fill(messages).await?;
-                let (took, rounds, name) = match side {
-                    0 => (
-                        kafka::received_by_baseline(&environment.pool, &bus, messages, false)
-                            .await?,
-                        &mut consumed.baseline,
-                        "by hand",
-                    ),
-                    1 => (
-                        kafka::received_by_consumer(&environment.outbox, &bus, messages, None)
-                            .await?,
-                        &mut consumed.ours,
-                        "ours",
-                    ),
-                    2 => (
-                        kafka::received_by_consumer(
-                            &environment.outbox,
-                            &bus,
-                            messages,
-                            Some(BATCH),
-                        )
-                        .await?,
-                        &mut consumed.batched,
-                        "ours in batches",
-                    ),
-                    _ => (
-                        kafka::received_by_baseline(&environment.pool, &bus, messages, true)
-                            .await?,
-                        &mut consumed.once,
-                        "by hand, each once",
-                    ),
-                };
-                let rows = environment.number("SELECT count(*)::float8 FROM orders").await?;
-                ensure!(rows == f64::from(messages), "void: {rows} rows of {messages} messages");
-                let rate = per_second(messages, took);
-                eprintln!("{name} {rate:.0}/s");
-                rounds.push(rate);
-            }
+        for way in order.iter().copied() {
+            environment.empty().await?;
+            let bus = Bus::new(server);
+            bus.fill(messages).await?;
+            let (outbox, pool) = (&environment.outbox, &environment.pool);
+            let took = match way.handling() {
+                Some(handling) => {
+                    kafka::received_by_consumer(outbox, &bus, messages, handling).await?
+                }
+                None => kafka::received_by_baseline(pool, &bus, messages, way == Way::Once).await?,
+            };
+            consume::check(&environment, messages, way).await?;
+            let rate = per_second(messages, took);
+            eprintln!("{way:?} {rate:.0}/s");
+            consumed.push(way, rate);
         }
         order.rotate_left(1);
     }

@@ -7,7 +7,7 @@ use crate::{
     load::{fill::number_of, ours::MeteredOutbox},
     stages::write::{INSERT_ORDER, OrderPlaced, insert_event},
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use async_trait::async_trait;
 use outbox_core::{
     event::Message,
@@ -19,7 +19,10 @@ use sea_orm::{
     sqlx::{self, Connection, PgConnection, PgPool},
 };
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
@@ -47,6 +50,16 @@ pub(crate) struct Latency {
 pub(crate) struct Side {
     pub(crate) p50: Rounds,
     pub(crate) p99: Rounds,
+    /// Events a second that were committed.
+    pub(crate) rate: Rounds,
+}
+
+/// One round of a side.
+struct Round {
+    /// Milliseconds of each event.
+    spans: Vec<f64>,
+    /// Events a second that were committed.
+    rate: f64,
 }
 
 /// Both sides.
@@ -60,6 +73,7 @@ pub(crate) struct Latencies {
 struct Watch {
     committed: Vec<OnceLock<Instant>>,
     received: Vec<OnceLock<Instant>>,
+    twice: AtomicU64,
 }
 
 /// Both sides, running: a relay, and a consumer that its producer notifies in this process.
@@ -105,11 +119,12 @@ impl LatencyRun {
         let events = (latency.round.as_secs_f64() * f64::from(latency.rate)) as usize;
         for round in 0..latency.rounds {
             for is_ours in [round % 2 == 0, round % 2 == 1] {
-                let spans =
+                let Round { spans, rate } =
                     self.round(is_ours, events, Duration::from_secs(1) / latency.rate).await?;
                 let side = if is_ours { &mut latencies.ours } else { &mut latencies.floor };
                 side.p50.push(percentile(&spans, 0.5));
                 side.p99.push(percentile(&spans, 0.99));
+                side.rate.push(rate);
             }
         }
         Ok(latencies)
@@ -124,8 +139,8 @@ impl LatencyRun {
         let mut latencies = Latencies::default();
         for _ in 0..rounds {
             sleep(silence).await;
-            latencies.ours.p50.extend(self.round(true, 1, Duration::ZERO).await?);
-            latencies.floor.p50.extend(self.round(false, 1, Duration::ZERO).await?);
+            latencies.ours.p50.extend(self.round(true, 1, Duration::ZERO).await?.spans);
+            latencies.floor.p50.extend(self.round(false, 1, Duration::ZERO).await?.spans);
         }
         Ok(latencies)
     }
@@ -137,8 +152,8 @@ impl LatencyRun {
         self.consumer.await?
     }
 
-    /// Sends events on time, whatever becomes of earlier ones, and gives the milliseconds of each.
-    async fn round(&mut self, is_ours: bool, events: usize, pause: Duration) -> Result<Vec<f64>> {
+    /// Sends events on time, whatever becomes of earlier ones.
+    async fn round(&mut self, is_ours: bool, events: usize, pause: Duration) -> Result<Round> {
         let watch = Arc::clone(&self.watches[usize::from(!is_ours)]);
         let numbers = self.sent..self.sent + events;
         self.sent = numbers.end;
@@ -160,6 +175,7 @@ impl LatencyRun {
         while let Some(done) = sent.join_next().await {
             done??;
         }
+        let rate = events as f64 / begun.elapsed().as_secs_f64();
         let deadline = Instant::now() + TIME_LIMIT;
         while let Some(number) =
             numbers.clone().find(|&number| watch.received[number].get().is_none())
@@ -169,16 +185,19 @@ impl LatencyRun {
             }
             sleep(Duration::from_millis(1)).await;
         }
-        numbers
+        let twice = watch.twice.load(Relaxed);
+        ensure!(twice == 0, "void: {twice} events were received twice");
+        let spans = numbers
             .map(|number| watch.span(number).context("an event was received and not sent"))
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(Round { spans, rate })
     }
 }
 
 impl Watch {
     fn new(events: usize) -> Arc<Self> {
         let blank = || (0..events).map(|_| OnceLock::new()).collect();
-        Arc::new(Self { committed: blank(), received: blank() })
+        Arc::new(Self { committed: blank(), received: blank(), twice: AtomicU64::new(0) })
     }
 
     fn committed(&self, number: usize) {
@@ -186,7 +205,9 @@ impl Watch {
     }
 
     fn received(&self, number: usize) {
-        let _ = self.received[number].set(Instant::now());
+        if self.received[number].set(Instant::now()).is_err() {
+            self.twice.fetch_add(1, Relaxed);
+        }
     }
 
     /// Milliseconds from commit to receipt.

@@ -13,6 +13,8 @@ pub(crate) mod operate;
 pub(crate) mod pages;
 pub(crate) mod publish;
 pub(crate) mod redrive;
+pub(crate) mod relays;
 pub(crate) mod sagas;
+pub(crate) mod scale;
 pub(crate) mod slow;
 pub(crate) mod write;

@@ -1,4 +1,5 @@
-//! Writing: transactions with an order and some events, beside the same hand-written statements.
+//! Writing: transactions with an order and some events, beside the same hand-written statements, by
+//! the driver and by SeaORM.
 
 use crate::{
     args::Sides,
@@ -6,11 +7,11 @@ use crate::{
     figures::{Rounds, percentile},
     load::fill::{PARTITIONS, PAYLOAD, key},
 };
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use outbox_core::{event::MessageId, outbox::partition_of};
 use outbox_sea_orm::{Outbox, OutboxEvent};
 use sea_orm::{
-    ConnectionTrait, DbBackend, Statement,
+    ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait, Value,
     sqlx::{self, PgPool, Postgres, Row, Transaction},
 };
 use serde::Serialize;
@@ -23,6 +24,11 @@ use tokio::task::JoinSet;
 /// The order of the event.
 pub(crate) const INSERT_ORDER: &str = "INSERT INTO orders (customer, total) VALUES ($1, $2)";
 
+/// The event, by hand.
+const INSERT_EVENT: &str = "INSERT INTO outbox_events (partition_no, message_id, source, topic, event_type, event_version, \
+    aggregate_type, message_key, content_type, payload, headers, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, \
+    $6, $7, $8, $9, $10, $11, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, NULL) RETURNING event_id";
+
 /// The load of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Write {
@@ -31,6 +37,8 @@ pub(crate) struct Write {
     pub(crate) rounds: usize,
     pub(crate) round: Duration,
     pub(crate) sides: Sides,
+    /// Whether SeaORM's own transactions run too.
+    pub(crate) sea_orm: bool,
 }
 
 /// One side of a comparison, round by round.
@@ -43,11 +51,32 @@ pub(crate) struct Side {
     pub(crate) p99: Rounds,
 }
 
-/// Both sides.
+/// All sides.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) ours: Side,
+    /// The statements by hand, through the driver.
     pub(crate) raw: Side,
+    /// The same statements in a plain SeaORM transaction.
+    pub(crate) sea_orm: Side,
+}
+
+/// Who writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Ours,
+    Raw,
+    SeaOrm,
+}
+
+impl Writer {
+    fn runs(self, write: &Write) -> bool {
+        match self {
+            Self::Ours => write.sides.ours(),
+            Self::Raw => write.sides.floor(),
+            Self::SeaOrm => write.sides.floor() && write.sea_orm,
+        }
+    }
 }
 
 #[derive(Serialize, OutboxEvent)]
@@ -67,36 +96,62 @@ impl OrderPlaced {
     }
 }
 
-/// Measures both sides in turn.
+/// Measures all sides in turn, in an order that changes from round to round.
 pub(crate) async fn run(environment: &Environment, write: Write) -> Result<Written> {
     let mut written = Written::default();
-    for round in 0..write.rounds {
-        for ours in [round % 2 == 0, round % 2 == 1] {
-            if !(if ours { write.sides.ours() } else { write.sides.floor() }) {
-                continue;
-            }
+    let mut order: Vec<Writer> = [Writer::Ours, Writer::Raw, Writer::SeaOrm]
+        .into_iter()
+        .filter(|writer| writer.runs(&write))
+        .collect();
+    for _ in 0..write.rounds {
+        for writer in order.iter().copied() {
             environment.empty().await?;
             let (outbox, pool, events) =
                 (environment.outbox.clone(), environment.pool.clone(), write.events);
-            let side = if ours { &mut written.ours } else { &mut written.raw };
-            if ours {
-                let once = move |order| one_of_ours(outbox.clone(), order, events);
-                drive(side, write, once).await?;
-            } else {
-                let once = move |order| one_by_hand(pool.clone(), order, events);
-                drive(side, write, once).await?;
-            }
+            let transactions = match writer {
+                Writer::Ours => {
+                    let once = move |order| one_of_ours(outbox.clone(), order, events);
+                    drive(&mut written.ours, write, once).await?
+                }
+                Writer::Raw => {
+                    let once = move |order| one_by_hand(pool.clone(), order, events);
+                    drive(&mut written.raw, write, once).await?
+                }
+                Writer::SeaOrm => {
+                    let db = outbox.connection().clone();
+                    let once = move |order| one_by_sea_orm(db.clone(), order, events);
+                    drive(&mut written.sea_orm, write, once).await?
+                }
+            };
+            check(environment, transactions, write).await?;
+        }
+        // Of none there is nothing to turn.
+        if !order.is_empty() {
+            order.rotate_left(1);
         }
     }
     Ok(written)
 }
 
-/// Runs the writers for one round.
+/// Fails where a transaction did not leave its order and its events: the figure is void then.
+async fn check(environment: &Environment, transactions: usize, write: Write) -> Result<()> {
+    let orders = environment.number("SELECT count(*)::float8 FROM orders").await?;
+    let events = environment.number("SELECT count(*)::float8 FROM outbox_events").await?;
+    // Each writer ran two more for the warm-up.
+    let transactions = transactions as f64 + f64::from(write.writers * 2);
+    ensure!(
+        (orders, events) == (transactions, transactions * f64::from(write.events)),
+        "void: {orders} orders and {events} events of {transactions} transactions"
+    );
+    Ok(())
+}
+
+/// Runs the writers for one round; gives how many transactions they committed.
 async fn drive<F>(
     side: &mut Side,
     write: Write,
     once: impl Fn(usize) -> F + Clone + Send + Sync + 'static,
-) -> Result<()>
+) -> Result<usize>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
@@ -123,7 +178,7 @@ where
     side.rate.push(spans.len() as f64 / begun.elapsed().as_secs_f64());
     side.p50.push(percentile(&spans, 0.5));
     side.p99.push(percentile(&spans, 0.99));
-    Ok(())
+    Ok(spans.len())
 }
 
 async fn warm_up<F>(writers: u32, once: &(impl Fn(usize) -> F + Clone)) -> Result<()>
@@ -170,6 +225,36 @@ async fn one_by_hand(pool: PgPool, order: usize, events: u32) -> Result<()> {
     Ok(())
 }
 
+/// Writes the same in a plain SeaORM transaction.
+async fn one_by_sea_orm(db: DatabaseConnection, order: usize, events: u32) -> Result<()> {
+    let tx = db.begin().await?;
+    let values = ["a customer".into(), i64::try_from(order)?.into()];
+    tx.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, INSERT_ORDER, values))
+        .await?;
+    for _ in 0..events {
+        let event = OrderPlaced::new(order);
+        let (id, key) = (MessageId::generate(), event.order.as_str());
+        let partition = i16::try_from(partition_of(Some(key), id, PARTITIONS).0)?;
+        let values: [Value; 11] = [
+            partition.into(),
+            (*id.as_uuid()).into(),
+            "bench".into(),
+            "orders".into(),
+            "order.placed".into(),
+            1_i32.into(),
+            "order".into(),
+            key.into(),
+            "application/json".into(),
+            serde_json::to_vec(&event)?.into(),
+            "{}".into(),
+        ];
+        let insert = Statement::from_sql_and_values(DbBackend::Postgres, INSERT_EVENT, values);
+        tx.query_one_raw(insert).await?.context("an event without id")?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
 /// Writes one event by hand-written SQL: the same columns, the same values. Gives its partition and
 /// id.
 pub(crate) async fn insert_event(
@@ -178,23 +263,19 @@ pub(crate) async fn insert_event(
 ) -> Result<(i16, i64)> {
     let (id, key) = (MessageId::generate(), event.order.as_str());
     let partition = i16::try_from(partition_of(Some(key), id, PARTITIONS).0)?;
-    let row = sqlx::query(
-        "INSERT INTO outbox_events (partition_no, message_id, source, topic, event_type, event_version, aggregate_type, \
-         message_key, content_type, payload, headers, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, \
-         $9, $10, $11, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint, NULL) RETURNING event_id",
-    )
-    .bind(partition)
-    .bind(*id.as_uuid())
-    .bind("bench")
-    .bind("orders")
-    .bind("order.placed")
-    .bind(1_i32)
-    .bind("order")
-    .bind(key)
-    .bind("application/json")
-    .bind(serde_json::to_vec(event)?)
-    .bind("{}")
-    .fetch_one(&mut **tx)
-    .await?;
+    let row = sqlx::query(INSERT_EVENT)
+        .bind(partition)
+        .bind(*id.as_uuid())
+        .bind("bench")
+        .bind("orders")
+        .bind("order.placed")
+        .bind(1_i32)
+        .bind("order")
+        .bind(key)
+        .bind("application/json")
+        .bind(serde_json::to_vec(event)?)
+        .bind("{}")
+        .fetch_one(&mut **tx)
+        .await?;
     Ok((partition, row.get(0)))
 }
