@@ -8,7 +8,10 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -61,6 +64,8 @@ pub(crate) struct Actor {
     pub(crate) committed: Committed,
     /// Every run, also of batches that were rolled back: number and attempt.
     pub(crate) runs: Arc<Mutex<Vec<(u32, u32)>>>,
+    /// Errors of a second lock, as deadlocks are, that the handler swallowed.
+    pub(crate) swallowed: Arc<AtomicU64>,
 }
 
 impl EventHandler<Script, Outbox> for Actor {
@@ -107,6 +112,7 @@ impl EventHandler<Script, Outbox> for Actor {
                 tokio::time::sleep(Duration::from_millis(4)).await;
                 match lock(&cx.tx, &handler, second).await {
                     Err(_) if swallows => {
+                        self.swallowed.fetch_add(1, Ordering::Relaxed);
                         let _ = effect(&cx.tx, &handler, Some("swallowed"), n, attempt).await;
                     }
                     locked => locked?,
