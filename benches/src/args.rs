@@ -27,7 +27,7 @@ pub(crate) const USAGE: &str = "usage: benches <name> [options]
             two curves: throughput against waiting events, latency against load; each curve is written to docs/images.
             With its defaults, 1,000,000 events at most, in 20 minutes or less; with --events 10_000_000 --minutes 90 all
   gate p    what is promised, each figure beside the floor or the loop by hand of the same run; in parts, which may be
-            measured in several sittings, as one takes over an hour; fails when one is missed or was not run
+            measured in several sittings, as one takes about an hour; fails when one is missed or was not run
   gate a3   all but RabbitMQ and sagas, beside its targets; fails when one is missed
   gate b    what concerns RabbitMQ, likewise
   gate c1   what concerns Kafka, likewise, on brokers of its own: one that keeps what it has, and one that does not

@@ -34,7 +34,11 @@ pub(crate) async fn run(only: &[String], is_report: bool, machine: &str) -> Resu
     let sittings = files::read(&folder)?;
     let lines = table::lines(&sittings);
     println!("{}", table::markdown(&lines));
-    println!("{} has what was measured", folder.display());
+    for Sitting { part, machine, seconds, .. } in &sittings {
+        let machine = machine.lines().next().unwrap_or_default();
+        println!("{}: {seconds:.0} s, {}", part.name(), machine.trim_start_matches("- "));
+    }
+    println!("of {}", folder.display());
     Ok(lines.iter().filter(|line| !line.is_met()).map(table::Line::fault).collect())
 }
 
