@@ -9,6 +9,7 @@ use outbox_core::admin::AuditOutcome;
 use outbox_dashboard::{Access, Dashboard, Grant, Permission, Role};
 use sea_orm::{ConnectionTrait, DbBackend, Statement, TransactionTrait};
 use serde_json::json;
+use std::pin::pin;
 use tests::{
     databases::{Database, TempDatabase},
     equals, on_every_database, wait_until,
@@ -189,24 +190,26 @@ async fn of_two_databases_the_named_one_shows_its_content_and_has_the_row() {
     assert_eq!((orders.audit().await.len(), billing.audit().await.len()), (0, 1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn nothing_is_answered_before_the_row_of_the_audit_is_committed() {
     let temp = TempDatabase::create(Database::Postgres).await;
     let world = world(&temp).await;
     let held = world.outbox.connection().begin().await.unwrap();
     held.execute_unprepared("LOCK TABLE outbox_audit IN EXCLUSIVE MODE").await.unwrap();
     let client = hiding(&world, Access::loopback());
-    let asked = tokio::spawn(async move { client.post(CONTENT, &[("why", "x")]).await });
-    wait_until(SOON, "the row waits for the lock", async || {
+    let mut asked = pin!(client.post(CONTENT, &[("why", "x")]));
+    let waits = wait_until(SOON, "the row waits for the lock", async || {
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'outbox_audit'::regclass";
         let statement = Statement::from_string(DbBackend::Postgres, waiting);
         let row = held.query_one_raw(statement).await.unwrap().unwrap();
         equals(row.try_get_by_index::<i64>(0).unwrap(), 1)
-    })
-    .await;
-    assert!(!asked.is_finished(), "nothing is shown yet");
+    });
+    tokio::select! {
+        () = waits => {}
+        early = &mut asked => panic!("nothing is shown yet: {}", early.body),
+    }
     held.rollback().await.unwrap();
-    let shown = asked.await.unwrap();
+    let shown = asked.await;
     shown.says(200, &["&lt;script&gt;window.ran=1"]);
     assert_eq!(world.audit().await.len(), 1);
 }

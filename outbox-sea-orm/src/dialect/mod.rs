@@ -33,10 +33,11 @@ pub use limits::TransactionLimits;
 pub(crate) use postgres::NOTIFY;
 pub(crate) use read::{ROWS_SLACK, column, kind};
 pub(crate) use tables::Tables;
+use tables::fill_marks;
 pub(crate) use trials::SqlSyntax;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{fmt::Write as _, str::FromStr, sync::Arc, time::Duration};
 
 /// The databases, as far as their SQL differs.
 ///
@@ -183,12 +184,13 @@ impl Dialect {
             // A write transaction holds the whole file.
             Self::Sqlite => ("", "", ""),
         };
-        let filled = tables
-            .fill(sql)
-            .replace("{now}", self.now())
-            .replace("{for_update}", update)
-            .replace("{for_share}", share)
-            .replace("{skip_locked}", skip);
+        let filled = fill_marks(sql, |mark| match mark {
+            "now" => Some(self.now()),
+            "for_update" => Some(update),
+            "for_share" => Some(share),
+            "skip_locked" => Some(skip),
+            table => tables.named(table),
+        });
         if self == Self::Postgres { numbered(&filled).into() } else { filled.into() }
     }
 
@@ -433,16 +435,13 @@ impl Dialect {
 
 /// Writes `?` as `$1`, `$2` and so on.
 fn numbered(sql: &str) -> String {
-    let mut numbered = String::with_capacity(sql.len() + 64);
-    let mut n = 0_u32;
-    for c in sql.chars() {
-        if c == '?' {
-            n += 1;
-            numbered.push('$');
-            numbered.push_str(&n.to_string());
-        } else {
-            numbered.push(c);
-        }
+    let mut pieces = sql.split('?');
+    let mut numbered = String::with_capacity(sql.len() + sql.len() / 4);
+    numbered.push_str(pieces.next().unwrap_or_default());
+    for (n, piece) in (1..).zip(pieces) {
+        let n: u32 = n;
+        write!(numbered, "${n}").expect("a String takes any text");
+        numbered.push_str(piece);
     }
     numbered
 }

@@ -72,40 +72,58 @@ impl Tables {
 
     /// Puts the table names in place of their marks: `{events}`, `{archive}` and so on.
     pub(crate) fn fill(&self, sql: &str) -> String {
-        let mut filled = sql.to_owned();
-        for (mark, name) in [
-            ("{meta}", &self.meta),
-            ("{events}", &self.events),
-            ("{archive}", &self.archive),
-            ("{relays}", &self.relays),
-            ("{partitions}", &self.partitions),
-            ("{retries}", &self.retries),
-            ("{letters}", &self.letters),
-            ("{unparked}", &self.unparked),
-            ("{scheduled}", &self.scheduled),
-            ("{dedup}", &self.dedup),
-            ("{responses}", &self.responses),
-            ("{inbox}", &self.inbox),
-            ("{deferred}", &self.deferred),
-            ("{instances}", &self.instances),
-            ("{source}", &self.source),
-            ("{view}", &self.view),
-            ("{sagas}", &self.sagas),
-            ("{saga_log}", &self.saga_log),
-            ("{saga_locks}", &self.saga_locks),
-            ("{saga_waits}", &self.saga_waits),
-            ("{barrier}", &self.barrier),
-            ("{live}", &self.live),
-            ("{controls}", &self.controls),
-            ("{plans}", &self.plans),
-            ("{audit}", &self.audit),
-            ("{samples}", &self.samples),
-            ("{place}", &self.place),
-        ] {
-            filled = filled.replace(mark, name);
-        }
-        filled
+        fill_marks(sql, |mark| self.named(mark))
     }
+
+    /// Gives the quoted name of the table that a mark stands for.
+    pub(super) fn named(&self, mark: &str) -> Option<&str> {
+        Some(match mark {
+            "meta" => &self.meta,
+            "events" => &self.events,
+            "archive" => &self.archive,
+            "relays" => &self.relays,
+            "partitions" => &self.partitions,
+            "retries" => &self.retries,
+            "letters" => &self.letters,
+            "unparked" => &self.unparked,
+            "scheduled" => &self.scheduled,
+            "dedup" => &self.dedup,
+            "responses" => &self.responses,
+            "inbox" => &self.inbox,
+            "deferred" => &self.deferred,
+            "instances" => &self.instances,
+            "source" => &self.source,
+            "view" => &self.view,
+            "sagas" => &self.sagas,
+            "saga_log" => &self.saga_log,
+            "saga_locks" => &self.saga_locks,
+            "saga_waits" => &self.saga_waits,
+            "barrier" => &self.barrier,
+            "live" => &self.live,
+            "controls" => &self.controls,
+            "plans" => &self.plans,
+            "audit" => &self.audit,
+            "samples" => &self.samples,
+            "place" => &self.place,
+            _ => return None,
+        })
+    }
+}
+
+/// Puts values in place of marks, names in braces, in one pass: many statements are written for each
+/// number of rows. Braces around anything else stay.
+pub(super) fn fill_marks<'v>(sql: &str, value: impl Fn(&str) -> Option<&'v str>) -> String {
+    let mut filled = String::with_capacity(sql.len() + sql.len() / 2);
+    let mut rest = sql;
+    while let Some((before, behind)) = rest.split_once('{') {
+        filled.push_str(before);
+        let mark = behind.split_once('}').and_then(|(mark, behind)| Some((value(mark)?, behind)));
+        let (text, behind) = mark.unwrap_or(("{", behind));
+        filled.push_str(text);
+        rest = behind;
+    }
+    filled.push_str(rest);
+    filled
 }
 
 #[cfg(test)]
@@ -120,5 +138,21 @@ mod tests {
             Tables::new(Dialect::MariaDb, &Namespace::default()).letters,
             "`outbox_dead_letters`"
         );
+    }
+    #[test]
+    fn marks_become_names_and_other_braces_stay() {
+        let tables = Tables::new(Dialect::Postgres, &Namespace::default());
+        for (sql, expected) in [
+            ("{events}", "\"outbox_events\""),
+            ("SELECT 1", "SELECT 1"),
+            ("", ""),
+            (
+                "DELETE FROM {saga_log} WHERE x = '{}' OR y = '{no mark}' OR z = '{'",
+                "DELETE FROM \"outbox_saga_log\" WHERE x = '{}' OR y = '{no mark}' OR z = '{'",
+            ),
+            ("{{live}}{audit}{", "{\"outbox_live\"}\"outbox_audit\"{"),
+        ] {
+            assert_eq!(tables.fill(sql), expected);
+        }
     }
 }

@@ -11,10 +11,16 @@ use outbox_core::{
     outbox::{PartitionNo, partition_of},
 };
 use sea_orm::{ConnectionTrait, DbErr, Value};
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 /// Rows of one INSERT: SQLite takes 32,766 parameters, the others 65,535, and an event has twelve.
 pub(super) const CHUNK: usize = 500;
+
+/// How many events a transaction has whose INSERT is kept, and fewer: what handlers emit.
+const KEPT: usize = 65;
 
 /// Header under which an event's own retry policy is stored.
 pub(crate) const RETRY_HEADER: &str = "outboxretry";
@@ -22,8 +28,26 @@ pub(crate) const RETRY_HEADER: &str = "outboxretry";
 /// Placeholders of [`EVENT_COLUMNS`].
 pub(super) const EVENT_MARKS: &str = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?";
 
+/// The INSERTs of few events, each written when it is needed first.
+#[derive(Debug)]
+pub(super) struct AppendSql([OnceLock<Arc<str>>; KEPT]);
+
+impl Default for AppendSql {
+    fn default() -> Self {
+        Self([const { OnceLock::new() }; KEPT])
+    }
+}
+
+impl AppendSql {
+    /// Gives the INSERT of `n` events.
+    fn of(&self, dialect: Dialect, tables: &Tables, n: usize) -> Arc<str> {
+        let write = || append_sql(dialect, tables, n);
+        self.0.get(n).map_or_else(write, |kept| Arc::clone(kept.get_or_init(write)))
+    }
+}
+
 /// Writes the INSERT of `n` events.
-pub(super) fn append_sql(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str> {
+fn append_sql(dialect: Dialect, tables: &Tables, n: usize) -> Arc<str> {
     let group = format!("(?, {EVENT_MARKS}, {{now}}, {{now}} + ?)");
     let columns = format!("partition_no, {EVENT_COLUMNS}, created_at, expires_at");
     dialect.sql(tables, &format!("INSERT INTO {{events}} ({columns}) VALUES {}", rows(&group, n)))
@@ -47,10 +71,7 @@ impl Schema {
         let chunks = chunks_by_size(events, CHUNK, STATEMENT_BYTES, event_size);
         let keeps_few = self.dialect.caches_few_statements();
         for chunk in chunks.flat_map(|chunk| powers_of_two(chunk, keeps_few)) {
-            let sql = match chunk.len() {
-                1 => Arc::clone(&self.append_one),
-                n => append_sql(self.dialect, &self.tables, n),
-            };
+            let sql = self.append.of(self.dialect, &self.tables, chunk.len());
             let mut bound = Vec::with_capacity(chunk.len() * 12);
             for event in chunk {
                 bound.push(Value::SmallInt(Some(self.place(event))));

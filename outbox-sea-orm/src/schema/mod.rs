@@ -35,6 +35,7 @@ use crate::{
     namespace::Namespace,
     pool::{DbErrorClass, classify, store_error},
 };
+use append::AppendSql;
 use barrier::BarrierSql;
 use outbox_core::outbox::StoreError;
 use sagas::SagaSql;
@@ -96,7 +97,7 @@ pub struct Schema {
     partitions: u16,
     letter_retention: Duration,
     inbox_retention: Duration,
-    append_one: Arc<str>,
+    append: AppendSql,
     receive: Arc<str>,
     admit: Arc<str>,
     barrier: BarrierSql,
@@ -174,7 +175,7 @@ impl Schema {
             )));
         };
         Ok(Arc::new(Self {
-            append_one: append::append_sql(dialect, &tables, 1),
+            append: AppendSql::default(),
             receive: inbox::receive_sql(dialect, &tables, retentions.inbox),
             admit: inbox::admit_sql(dialect, &tables, retentions.inbox),
             barrier: BarrierSql::new(dialect, &tables, retentions.barrier),

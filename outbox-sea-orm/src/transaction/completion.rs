@@ -220,7 +220,15 @@ async fn send_rollback(shared: Shared) -> Result<(), OutboxError> {
 /// Runs the phases after the end: hooks, then listeners in the order of the events.
 async fn run_after_phases(state: &SharedState, outcome: Outcome) {
     let ended = state.lock().end();
-    for notification in ended.run_hooks(outcome) {
+    let notifications = ended.run_hooks(outcome);
+    if !notifications.is_empty() {
+        // Apart, since few transactions have listeners: every commit would allocate room for them.
+        Box::pin(notify(notifications, outcome)).await;
+    }
+}
+
+async fn notify(notifications: Vec<QueuedNotification>, outcome: Outcome) {
+    for notification in notifications {
         notification.after(outcome).await;
     }
 }
@@ -236,12 +244,7 @@ pub(super) fn abandon(id: FrameId, state: &SharedState, runtime: &Handle) {
     if notifications.is_empty() {
         return;
     }
-    let notify = async move {
-        for notification in notifications {
-            notification.after(Outcome::RolledBack).await;
-        }
-    };
-    runtime.spawn(notify.in_current_span());
+    runtime.spawn(notify(notifications, Outcome::RolledBack).in_current_span());
 }
 
 impl Shared {

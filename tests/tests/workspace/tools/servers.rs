@@ -158,7 +158,8 @@ async fn a_command_with_servers_finds_their_urls() {
 #[tokio::test]
 async fn a_server_is_started_from_the_programs_of_the_variable_and_recorded_with_its_program() {
     let lists = ["OUTBOX_TEST_PROGRAMS", "PATH"].map(|name| env::var_os(name).unwrap_or_default());
-    let mut programs = lists.iter().flat_map(env::split_paths).map(|bin| bin.join("redis-server"));
+    let folders = lists.iter().flat_map(|list| env::split_paths(list).collect::<Vec<_>>());
+    let mut programs = folders.map(|bin| bin.join("redis-server"));
     let installed = programs.find(|program| program.is_file()).expect("it is installed");
     let folder = tempfile::tempdir().unwrap();
     // The user that the server runs as has to reach it.
