@@ -110,10 +110,8 @@ async fn redrive(environment: &Environment) -> Result<u64> {
     let (outbox, note) = (&environment.outbox, OperatorNote::new("bench", "a benchmark"));
     let plan = outbox.plan(Act::Redrive, &DeadLetterFilter::all(), true).await?;
     let mut last = Applied::default();
-    let outcome = apply(outbox, plan.id, &note, None, &Shutdown::default(), |applied| {
-        last = applied;
-    });
-    let outcome = outcome.await?;
+    let never = Shutdown::default();
+    let outcome = apply(outbox, plan.id, &note, None, &never, |applied| last = applied).await?;
     ensure!(outcome == AuditOutcome::Done, "the redrive is {}", outcome.as_str());
     Ok(last.done)
 }

@@ -158,8 +158,7 @@ async fn a_command_with_servers_finds_their_urls() {
 #[tokio::test]
 async fn a_server_is_started_from_the_programs_of_the_variable_and_recorded_with_its_program() {
     let lists = ["OUTBOX_TEST_PROGRAMS", "PATH"].map(|name| env::var_os(name).unwrap_or_default());
-    let folders = lists.iter().flat_map(|list| env::split_paths(list).collect::<Vec<_>>());
-    let mut programs = folders.map(|bin| bin.join("redis-server"));
+    let mut programs = lists.iter().flat_map(env::split_paths).map(|bin| bin.join("redis-server"));
     let installed = programs.find(|program| program.is_file()).expect("it is installed");
     let folder = tempfile::tempdir().unwrap();
     // The user that the server runs as has to reach it.
@@ -169,7 +168,8 @@ async fn a_server_is_started_from_the_programs_of_the_variable_and_recorded_with
     let mut command = program("with-servers");
     command.args(["redis", "--", "true"]);
     command.env("OUTBOX_TEST_PROGRAMS", folder.path()).env("OUTBOX_TEST_SERVERS", &record);
-    let (status, lines) = Process::start(&mut command).finish(SOON).await;
+    let mut process = Process::start(&mut command);
+    let (status, lines) = process.finish(SOON).await;
     assert!(status.success(), "{lines:?}");
     let recorded = fs::read_to_string(record).unwrap();
     assert_eq!(recorded, format!("Redis\t{}\n", link.display()));
