@@ -168,7 +168,7 @@ pub(super) async fn explain(State(app): State<Shared>, asked: Asked) -> Result<R
             explanation: explain_facts(facts),
         });
         let result: Vec<ExplainedSubject> = explained.collect();
-        answers.push(Answer { database: &*database.name, result });
+        answers.push(Answer { database: &database.name, result });
     }
     respond(StatusCode::OK, &answers)
 }

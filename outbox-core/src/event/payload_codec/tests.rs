@@ -86,7 +86,8 @@ fn each_message_is_decoded_waits_or_is_broken_by_its_headers_its_envelope_and_th
     let plain = changed(&first, |parts| parts.headers = Headers::new());
     assert_eq!(codecs.decode(&plain), Ok(plain.clone()), "without the header it is clear");
 
-    let broken: [(&str, fn(&mut MessageParts)); 8] = [
+    type Change = fn(&mut MessageParts);
+    let broken: [(&str, Change); 8] = [
         ("another id", |parts| parts.id = MessageId::generate()),
         ("another key", |parts| parts.key = Some("8".into())),
         ("another source", |parts| parts.source = "other".into()),
