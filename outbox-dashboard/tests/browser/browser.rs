@@ -153,14 +153,31 @@ impl Browser {
 
     /// Clicks the first such element.
     pub(crate) async fn click(&self, css: &str) {
-        self.find(css).await.click().await.unwrap();
+        wait_until(SOON, &format!("{css} is clicked"), async || {
+            let clicked = async { self.client.find(Locator::Css(css)).await?.click().await };
+            match clicked.await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.told(&error).await),
+            }
+        })
+        .await;
     }
 
-    /// Replaces the text of a field.
+    /// Replaces the text of a field. A live part may be another one as long as nobody works in it,
+    /// which is so until the field has the focus.
     pub(crate) async fn fill(&self, css: &str, text: &str) {
-        let field = self.find(css).await;
-        field.clear().await.unwrap();
-        field.send_keys(text).await.unwrap();
+        wait_until(SOON, &format!("{css} is filled"), async || {
+            let filled = async {
+                let field = self.client.find(Locator::Css(css)).await?;
+                field.clear().await?;
+                field.send_keys(text).await
+            };
+            match filled.await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.told(&error).await),
+            }
+        })
+        .await;
     }
 
     /// Gives the texts of all drawings.
