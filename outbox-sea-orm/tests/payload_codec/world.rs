@@ -138,12 +138,13 @@ impl World {
         found
     }
 
+    /// Lists the columns of all tables; the view has those of the tables.
     async fn columns(&self) -> Vec<(String, String)> {
         let backend = self.db.get_database_backend();
         let sql = match backend {
             DbBackend::Postgres => {
                 "SELECT table_name::text, column_name::text FROM information_schema.columns \
-                 WHERE table_name LIKE 'outbox%'"
+                 WHERE table_name LIKE 'outbox%' AND table_name <> 'outbox_view'"
             }
             DbBackend::Sqlite => {
                 "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c \
@@ -151,7 +152,7 @@ impl World {
             }
             _ => {
                 "SELECT CAST(table_name AS CHAR), CAST(column_name AS CHAR) FROM information_schema.columns \
-                 WHERE table_schema = DATABASE() AND table_name LIKE 'outbox%'"
+                 WHERE table_schema = DATABASE() AND table_name LIKE 'outbox%' AND table_name <> 'outbox_view'"
             }
         };
         let rows = self.db.query_all_raw(Statement::from_string(backend, sql)).await.unwrap();

@@ -77,6 +77,11 @@ pub(crate) fn commit_and_wait<C: ConsumerContext>(
         return Ok(());
     }
     let (list, end) = (position_list(positions), now() + REPEAT_LIMIT);
+    // librdkafka commits what is stored once more when partitions are taken away: an earlier position
+    // would come back.
+    if let Err(error) = consumer.store_offsets(&list) {
+        tracing::debug!(%error, "storing positions failed");
+    }
     while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
         let repeats = error.rdkafka_error_code().is_some_and(may_pass);
         if !repeats || consumer.assignment_lost() || now() >= end {

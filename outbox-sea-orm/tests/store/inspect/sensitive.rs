@@ -159,7 +159,7 @@ on_every_database! {
         let target = format!("letter {letter}, message {} of type card.added", message.id);
         assert_eq!((row.act.as_str(), row.by.as_str(), row.reason.as_str(), row.done), ("show content", "ann", "the customer asks", 1));
         assert_eq!(row.target, target);
-        run(&outbox, "DROP TABLE outbox_audit", Vec::new()).await;
+        outbox.connection().execute_unprepared("DROP TABLE outbox_audit").await.unwrap();
         show(letter, "the customer asks").await.unwrap_err();
     }
 }
