@@ -170,12 +170,12 @@ pub mod runtime {
 pub mod transport {
     pub use outbox_core::transport::{
         Batch, Delivery, LimitError, Limits, Memory, PublishError, Publisher, Receipt, Route,
-        Selector, Subscriber, event_type, everything, publish_all, topic,
+        Selector, Subscriber, event_type, everything, topic,
     };
 
     #[doc(hidden)]
     pub use outbox_core::transport::{
-        Acknowledge, Decoded, Encoding, MemorySubscriber, SubscribeError, TopicRule,
+        Acknowledge, Decoded, Encoding, MemorySubscriber, SubscribeError, TopicRule, publish_all,
     };
 }
 
