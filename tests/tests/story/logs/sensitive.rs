@@ -97,7 +97,7 @@ fn why_the_destination_of_a_sensitive_event_is_not_reached_is_told() {
         let tx = world.outbox.begin().await.unwrap();
         tx.emit(CardAdded { customer: 7, number: CANARY.to_owned() }).unwrap();
         tx.commit().await.unwrap();
-        let line = logs.wait_for("a publish has failed").await;
+        let line = logs.wait_for("the destination of a route is down").await;
         assert_eq!(line.field("error"), "connection refused", "{line:?}");
         relay.shutdown(SOON).await.unwrap();
         logs.assert_never(&[CANARY]);
