@@ -2,7 +2,6 @@
 
 use fantoccini::{
     Client, ClientBuilder, Locator,
-    elements::Element,
     error::CmdError,
     wd::{Capabilities, WebDriverCompatibleCommand},
 };
@@ -86,22 +85,6 @@ impl Browser {
     /// Gives the address of the page.
     pub(crate) async fn url(&self) -> Url {
         self.client.current_url().await.unwrap()
-    }
-
-    /// Finds the first such element, as soon as there is one.
-    pub(crate) async fn find(&self, css: &str) -> Element {
-        let mut found = None;
-        wait_until(SOON, &format!("{css} is on the page"), async || {
-            match self.client.find(Locator::Css(css)).await {
-                Ok(element) => {
-                    found = Some(element);
-                    Ok(())
-                }
-                Err(error) => Err(self.told(&error).await),
-            }
-        })
-        .await;
-        found.expect("it was waited for")
     }
 
     /// Clicks what a path finds, as soon as it can be clicked: live updates replace elements.
